@@ -1,0 +1,69 @@
+package v1alpha2
+
+import (
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/runtime"
+)
+
+// DestinationPolicy says how a service's instances are called: load balancing and circuit breaking.
+//
+// +kubebuilder:object:root=true
+// +kubebuilder:subresource:status
+// +kubebuilder:resource:path=destinationpolicies,categories=mesh
+type DestinationPolicy struct {
+	metav1.TypeMeta   `json:",inline"`
+	metav1.ObjectMeta `json:"metadata,omitempty"`
+	Spec              DestinationPolicySpec `json:"spec"`
+	Status            Status                `json:"status,omitempty"`
+}
+
+// DestinationPolicyList is a list of DestinationPolicy.
+//
+// +kubebuilder:object:root=true
+type DestinationPolicyList struct {
+	metav1.TypeMeta `json:",inline"`
+	metav1.ListMeta `json:"metadata,omitempty"`
+	Items           []DestinationPolicy `json:"items"`
+}
+
+// DestinationPolicySpec is the policy proper. Labels in Destination select a version.
+type DestinationPolicySpec struct {
+	Destination    IstioService    `json:"destination"`
+	Source         *IstioService   `json:"source,omitempty"`
+	LoadBalancing  *LoadBalancing  `json:"loadBalancing,omitempty"`
+	CircuitBreaker *CircuitBreaker `json:"circuitBreaker,omitempty"`
+}
+
+// LoadBalancing picks one scheme.
+type LoadBalancing struct {
+	// Name is ROUND_ROBIN, LEAST_CONN or RANDOM.
+	// +kubebuilder:validation:Enum=ROUND_ROBIN;LEAST_CONN;RANDOM
+	Name   string        `json:"name,omitempty"`
+	Custom *CustomPolicy `json:"custom,omitempty"`
+}
+
+// CircuitBreaker bounds what is sent and takes failing instances out.
+type CircuitBreaker struct {
+	SimpleCb *SimpleCircuitBreaker `json:"simpleCb,omitempty"`
+	Custom   *CustomPolicy         `json:"custom,omitempty"`
+}
+
+// SimpleCircuitBreaker: every field may be left out alone.
+type SimpleCircuitBreaker struct {
+	MaxConnections               int32            `json:"maxConnections,omitempty"`
+	HTTPMaxPendingRequests       int32            `json:"httpMaxPendingRequests,omitempty"`
+	HTTPMaxRequests              int32            `json:"httpMaxRequests,omitempty"`
+	SleepWindow                  *metav1.Duration `json:"sleepWindow,omitempty"`
+	HTTPConsecutiveErrors        int32            `json:"httpConsecutiveErrors,omitempty"`
+	HTTPDetectionInterval        *metav1.Duration `json:"httpDetectionInterval,omitempty"`
+	HTTPMaxRequestsPerConnection int32            `json:"httpMaxRequestsPerConnection,omitempty"`
+	HTTPMaxEjectionPercent       int32            `json:"httpMaxEjectionPercent,omitempty"`
+}
+
+// CustomPolicy is 0.2's open-ended Any.
+//
+// +kubebuilder:pruning:PreserveUnknownFields
+// +kubebuilder:validation:XPreserveUnknownFields
+type CustomPolicy struct {
+	runtime.RawExtension `json:",inline"`
+}

@@ -1,0 +1,229 @@
+// Package model is the mesh as data: services, endpoints, routes, policies, identities; free of Kubernetes and Envoy types, printable and comparable.
+//
+// In: what the ingest room makes of an object set. Out: what the data-plane rooms (envoy, later others) translate.
+// Every slice is sorted as its comment says, so that equal meshes are equal values.
+package model
+
+import "time"
+
+// Protocol is what is spoken on a port.
+type Protocol string
+
+// The protocols; anything not recognised is TCP.
+const (
+	HTTP  Protocol = "http"
+	HTTP2 Protocol = "http2"
+	GRPC  Protocol = "grpc"
+	HTTPS Protocol = "https"
+	TCP   Protocol = "tcp"
+	Mongo Protocol = "mongo"
+	Redis Protocol = "redis"
+	UDP   Protocol = "udp"
+)
+
+// IsHTTP says whether requests on the port are routed one by one.
+func (p Protocol) IsHTTP() bool { return p == HTTP || p == HTTP2 || p == GRPC }
+
+// Ref names the object a part of the mesh was made from.
+type Ref struct {
+	Kind      string
+	Namespace string
+	Name      string
+}
+
+// Mesh is everything the control plane knows.
+type Mesh struct {
+	// Domain is the cluster's DNS suffix, as in cluster.local.
+	Domain string
+	// ConnectTimeout bounds every connection attempt.
+	ConnectTimeout time.Duration
+	// AccessLog is the file requests are logged to; empty for none.
+	AccessLog string
+	// Services, by Hostname.
+	Services []*Service
+	// Workloads, by namespace and name.
+	Workloads []*Workload
+	// Rules, in the order they are tried: precedence descending, then namespace and name ascending.
+	Rules []*Rule
+	// Ingress, by host and then path order (exact, longer first).
+	Ingress []*IngressRoute
+}
+
+// Service is one name that can be called.
+type Service struct {
+	// Hostname is the full name, reviews.default.svc.cluster.local.
+	Hostname  string
+	Name      string
+	Namespace string
+	// Addresses are the virtual IPs, IPv4 first; none for a headless service.
+	Addresses []string
+	Ports     []Port
+	Headless  bool
+	// ExternalName is the DNS name an ExternalName service stands for.
+	ExternalName string
+	// Endpoints, by port name, address and port. Instances that are not ready are left out, but those draining are kept with Ready false.
+	Endpoints []Endpoint
+}
+
+// Port of a service.
+type Port struct {
+	Name     string
+	Number   uint32
+	Protocol Protocol
+}
+
+// Endpoint is one instance's port.
+type Endpoint struct {
+	// ServicePort is the Number of the service port this endpoint serves.
+	ServicePort uint32
+	Address     string
+	Port        uint32
+	// Labels of the workload behind it; nil for an address outside the cluster.
+	Labels map[string]string
+	// Workload behind it, empty when unknown.
+	Workload WorkloadKey
+	// Hostname is the pod's own DNS label in a headless service.
+	Hostname string
+	// Node and Zone where it runs.
+	Node string
+	Zone string
+	// Ready is false for an instance that is shutting down but still serves what it has.
+	Ready bool
+}
+
+// WorkloadKey names a workload instance (a pod).
+type WorkloadKey struct {
+	Namespace string
+	Name      string
+}
+
+// Workload is a pod: a place a proxy runs beside.
+type Workload struct {
+	Key            WorkloadKey
+	Addresses      []string
+	Labels         map[string]string
+	ServiceAccount string
+	Node           string
+	// Services with a port here, each with the container ports: what the sidecar serves inbound. By hostname and port.
+	Inbound []InboundPort
+}
+
+// InboundPort is a port of the workload that a service points to.
+type InboundPort struct {
+	Hostname string
+	// ServicePort is the service's port number, Port the workload's.
+	ServicePort uint32
+	Port        uint32
+	Protocol    Protocol
+}
+
+// Proxy is the role and place of one proxy; translation depends on nothing else about it.
+type Proxy struct {
+	// Type is sidecar, ingress or egress.
+	Type      ProxyType
+	Workload  WorkloadKey
+	Addresses []string
+	Labels    map[string]string
+}
+
+// ProxyType is the role of a proxy.
+type ProxyType string
+
+// The roles.
+const (
+	Sidecar ProxyType = "sidecar"
+	Ingress ProxyType = "ingress"
+	Egress  ProxyType = "egress"
+)
+
+// Rule is a RouteRule with every name resolved.
+type Rule struct {
+	Ref        Ref
+	Precedence int32
+	// Host is the hostname of the destination service.
+	Host   string
+	Source *Source
+	// Headers, by name, all must match. Pseudo headers are :path, :method, :authority, :scheme.
+	Headers []HeaderMatch
+	// Routes are the weighted targets; empty means all instances of Host. Weights total 100.
+	Routes   []Target
+	Redirect *Redirect
+	Rewrite  *Rewrite
+	// Websocket allows the upgrade.
+	Websocket bool
+	// Timeout of the whole request, 0 when the rule sets none.
+	Timeout time.Duration
+	Retry   *Retry
+	Fault   *Fault
+}
+
+// Source restricts a rule to callers.
+type Source struct {
+	// Host is a service the caller must belong to; empty for any.
+	Host   string
+	Labels map[string]string
+}
+
+// MatchKind is how a string is compared.
+type MatchKind string
+
+// The comparisons. Regex matches the whole value, RE2 syntax.
+const (
+	Exact  MatchKind = "exact"
+	Prefix MatchKind = "prefix"
+	Regex  MatchKind = "regex"
+)
+
+// HeaderMatch is one condition on a request.
+type HeaderMatch struct {
+	Name  string
+	Kind  MatchKind
+	Value string
+}
+
+// Target is a version of a service and its share.
+type Target struct {
+	Host   string
+	Labels map[string]string
+	Weight uint32
+}
+
+// Redirect answers 301 with the parts given replaced.
+type Redirect struct {
+	URI       string
+	Authority string
+}
+
+// Rewrite replaces the matched path or prefix and the authority.
+type Rewrite struct {
+	URI       string
+	Authority string
+}
+
+// Retry of failed requests.
+type Retry struct {
+	Attempts      uint32
+	PerTryTimeout time.Duration
+}
+
+// Fault injected on purpose; percents are 0 to 100.
+type Fault struct {
+	DelayPercent float64
+	Delay        time.Duration
+	AbortPercent float64
+	AbortStatus  uint32
+}
+
+// IngressRoute is one path of an Ingress.
+type IngressRoute struct {
+	Ref Ref
+	// Host is an authority, *.suffix, or * for any.
+	Host string
+	Path string
+	// PathKind is Exact, Prefix or Regex; PathElements makes Prefix match whole path elements (pathType Prefix).
+	PathKind     MatchKind
+	PathElements bool
+	// Service is the hostname of the backend, Port its number.
+	Service string
+	Port    uint32
+}
