@@ -5,9 +5,11 @@ package objects
 
 import (
 	"cmp"
+	"fmt"
 	"slices"
 
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
 	"k8s.io/apimachinery/pkg/runtime"
 	"k8s.io/apimachinery/pkg/runtime/schema"
 
@@ -62,6 +64,22 @@ type Object struct {
 	GVK    schema.GroupVersionKind
 	Value  Value
 	Origin Origin
+	// Content is what the object's document says and nothing else, with the current names of fields; nil for an object from a cluster.
+	Content map[string]any
+}
+
+// Unstructured is a copy of the object in the form that is sent to the API server. Fields that the document leaves out are absent, not zero.
+func (o *Object) Unstructured() (*unstructured.Unstructured, error) {
+	if o.Content != nil {
+		return &unstructured.Unstructured{Object: runtime.DeepCopyJSON(o.Content)}, nil
+	}
+	content, err := runtime.DefaultUnstructuredConverter.ToUnstructured(o.Value)
+	if err != nil {
+		return nil, fmt.Errorf("converting %s: %w", o.Ref(), err)
+	}
+	u := &unstructured.Unstructured{Object: content}
+	u.SetGroupVersionKind(o.GVK)
+	return u, nil
 }
 
 // Key of the object.
