@@ -38,14 +38,14 @@ type DestinationPolicySpec struct {
 type LoadBalancing struct {
 	// Name is ROUND_ROBIN, LEAST_CONN or RANDOM.
 	// +kubebuilder:validation:Enum=ROUND_ROBIN;LEAST_CONN;RANDOM
-	Name   string        `json:"name,omitempty"`
-	Custom *CustomPolicy `json:"custom,omitempty"`
+	Name   string                `json:"name,omitempty"`
+	Custom *runtime.RawExtension `json:"custom,omitempty"`
 }
 
 // CircuitBreaker bounds what is sent and takes failing instances out.
 type CircuitBreaker struct {
 	SimpleCb *SimpleCircuitBreaker `json:"simpleCb,omitempty"`
-	Custom   *CustomPolicy         `json:"custom,omitempty"`
+	Custom   *runtime.RawExtension `json:"custom,omitempty"`
 }
 
 // SimpleCircuitBreaker: every field may be left out alone.
@@ -58,12 +58,4 @@ type SimpleCircuitBreaker struct {
 	HTTPDetectionInterval        *metav1.Duration `json:"httpDetectionInterval,omitempty"`
 	HTTPMaxRequestsPerConnection int32            `json:"httpMaxRequestsPerConnection,omitempty"`
 	HTTPMaxEjectionPercent       int32            `json:"httpMaxEjectionPercent,omitempty"`
-}
-
-// CustomPolicy is 0.2's open-ended Any.
-//
-// +kubebuilder:pruning:PreserveUnknownFields
-// +kubebuilder:validation:XPreserveUnknownFields
-type CustomPolicy struct {
-	runtime.RawExtension `json:",inline"`
 }

@@ -2,6 +2,7 @@ package v1alpha2
 
 import (
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/runtime"
 )
 
 // RouteRule says where requests to a service go.
@@ -94,7 +95,7 @@ type HTTPRewrite struct {
 type HTTPTimeout struct {
 	SimpleTimeout *SimpleTimeout `json:"simpleTimeout,omitempty"`
 	// Custom is kept from 0.2's schema and has no meaning.
-	Custom *CustomPolicy `json:"custom,omitempty"`
+	Custom *runtime.RawExtension `json:"custom,omitempty"`
 }
 
 // SimpleTimeout is a fixed bound.
@@ -105,8 +106,8 @@ type SimpleTimeout struct {
 
 // HTTPRetry says how failed requests are tried again.
 type HTTPRetry struct {
-	SimpleRetry *SimpleRetry  `json:"simpleRetry,omitempty"`
-	Custom      *CustomPolicy `json:"custom,omitempty"`
+	SimpleRetry *SimpleRetry          `json:"simpleRetry,omitempty"`
+	Custom      *runtime.RawExtension `json:"custom,omitempty"`
 }
 
 // SimpleRetry tries Attempts times, each bounded by PerTryTimeout when that is set.

@@ -2,6 +2,9 @@
 //
 // Fields and their meaning are those of the 0.2 release; what is added is said at the field. Keys are lowerCamelCase; the manifest room also
 // accepts the original snake_case. Durations are Go duration strings.
+//
+// +kubebuilder:object:generate=true
+// +groupName=config.istio.io
 package v1alpha2
 
 import (
