@@ -23,9 +23,3 @@ type Options struct {
 func Decode(name string, data []byte, opt Options) ([]*objects.Object, []finding.Finding) {
 	return nil, nil
 }
-
-// Upgrade rewrites obj, an object of an API version that Kubernetes no longer serves, in place to its successor. It says which versions those
-// were, and false when there was nothing to do.
-func Upgrade(obj map[string]any) (from, to string, changed bool) {
-	return "", "", false
-}
