@@ -15,6 +15,7 @@ const (
 	HTTP2 Protocol = "http2"
 	GRPC  Protocol = "grpc"
 	HTTPS Protocol = "https"
+	TLS   Protocol = "tls"
 	TCP   Protocol = "tcp"
 	Mongo Protocol = "mongo"
 	Redis Protocol = "redis"
@@ -45,7 +46,7 @@ type Mesh struct {
 	Workloads []*Workload
 	// Rules, in the order they are tried: precedence descending, then namespace and name ascending.
 	Rules []*Rule
-	// Ingress, by host and then path order (exact, longer first).
+	// Ingress, by host and then in the order paths are tried: exact, prefixes, regular expressions, each longer first; a default backend last.
 	Ingress []*IngressRoute
 }
 
@@ -61,9 +62,12 @@ type Service struct {
 	Headless  bool
 	// ExternalName is the DNS name an ExternalName service stands for.
 	ExternalName string
-	// Endpoints, by port name, address and port. Instances that are not ready are left out, but those draining are kept with Ready false.
+	// Endpoints, by service port, address and port. Instances that are not ready are left out, but those draining are kept with Ready false.
 	Endpoints []Endpoint
 }
+
+// Ref names the Service object.
+func (s *Service) Ref() Ref { return Ref{Kind: "Service", Namespace: s.Namespace, Name: s.Name} }
 
 // Port of a service.
 type Port struct {
@@ -120,8 +124,9 @@ type InboundPort struct {
 // Proxy is the role and place of one proxy; translation depends on nothing else about it.
 type Proxy struct {
 	// Type is sidecar, ingress or egress.
-	Type      ProxyType
-	Workload  WorkloadKey
+	Type     ProxyType
+	Workload WorkloadKey
+	// Addresses and Labels are used as long as the mesh does not know the workload.
 	Addresses []string
 	Labels    map[string]string
 }
@@ -141,8 +146,11 @@ type Rule struct {
 	Ref        Ref
 	Precedence int32
 	// Host is the hostname of the destination service.
-	Host   string
-	Source *Source
+	Host string
+	// CallerNamespace is the namespace whose workloads alone are bound by the rule; empty for all callers. A rule for a service of another
+	// namespace acts on calls from its own.
+	CallerNamespace string
+	Source          *Source
 	// Headers, by name, all must match. Pseudo headers are :path, :method, :authority, :scheme.
 	Headers []HeaderMatch
 	// Routes are the weighted targets; empty means all instances of Host. Weights total 100.
@@ -157,10 +165,13 @@ type Rule struct {
 	Fault   *Fault
 }
 
-// Source restricts a rule to callers.
+// Source restricts a rule to callers; all that is set must hold.
 type Source struct {
 	// Host is a service the caller must belong to; empty for any.
-	Host   string
+	Host string
+	// Namespace the caller must run in; empty for any.
+	Namespace string
+	// Labels the caller must carry.
 	Labels map[string]string
 }
 
@@ -223,6 +234,8 @@ type IngressRoute struct {
 	// PathKind is Exact, Prefix or Regex; PathElements makes Prefix match whole path elements (pathType Prefix).
 	PathKind     MatchKind
 	PathElements bool
+	// Default marks a default backend: it takes what no other route of any host takes.
+	Default bool
 	// Service is the hostname of the backend, Port its number.
 	Service string
 	Port    uint32
