@@ -29,8 +29,8 @@ build: bin/meshbox ## put every program into bin/
 	CGO_ENABLED=0 $(GO) build $(BUILD_FLAGS) -o bin/ $(PROGRAMS:%=./cmd/%) ./cmd/demo
 
 # Linking Kubernetes takes a while even when nothing changed, so this one goes by its sources' times.
-bin/meshbox: $(wildcard cmd/meshbox/*.go) cmd/meshbox/go.mod cmd/meshbox/go.sum
-	$(GO) build -C cmd/meshbox $(BUILD_FLAGS) -o ../../bin/meshbox .
+bin/meshbox: $(wildcard cmd/meshbox/*.go cmd/meshbox/go.* cmd/meshbox/build.sh)
+	cmd/meshbox/build.sh bin
 	@touch $@
 
 .PHONY: deps

@@ -1,0 +1,58 @@
+package tour
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"slices"
+	"time"
+
+	"github.com/mattn/go-isatty"
+)
+
+// Main is the demo: the whole tour, then the addresses to open until interrupted. With DEMO_ONCE=1 it ends after the tour. Either way it
+// takes the sandbox down again. The exit status is 0 when every claim held, and 3 otherwise.
+func Main(ctx context.Context, environ []string, stdout, stderr io.Writer) int {
+	once := slices.Contains(environ, "DEMO_ONCE=1")
+	t, err := New(Config{
+		Root: ".", Out: stdout, Environ: environ,
+		Bold: isTerminal(stdout) && !slices.ContainsFunc(environ, func(e string) bool { return len(e) > len("NO_COLOR=") && e[:len("NO_COLOR=")] == "NO_COLOR=" }),
+	})
+	if err != nil {
+		fmt.Fprintln(stderr, "demo:", err)
+		return 3
+	}
+	err = t.Run(ctx)
+	if err == nil {
+		t.farewell(once)
+	}
+	if err == nil && !once {
+		<-ctx.Done()
+	}
+	// The interrupt that ended the tour must not end the tidying as well.
+	tidying, cancel := context.WithTimeout(context.WithoutCancel(ctx), 2*time.Minute)
+	defer cancel()
+	_, down := t.shell(tidying, ".", "meshctl sandbox down", 0)
+	if err = errors.Join(err, down); err != nil {
+		fmt.Fprintln(stderr, "demo:", err)
+		return 3
+	}
+	return 0
+}
+
+func (t *Tour) farewell(once bool) {
+	fmt.Fprintf(t.out, "\n%s\n\n", t.strong(fmt.Sprintf("Every claim held, %.0f s after the beginning.", time.Since(t.began).Seconds())))
+	if once {
+		return
+	}
+	fmt.Fprintf(t.out, "  The shop:     %s/productpage   (sign in as jason)\n", t.site)
+	fmt.Fprintf(t.out, "  The cluster:  eval \"$(bin/meshctl sandbox env)\"   then kubectl and meshctl as anywhere\n\n")
+	fmt.Fprintf(t.out, "  Ctrl-C takes it all down.\n")
+}
+
+func isTerminal(w io.Writer) bool {
+	f, ok := w.(*os.File)
+	return ok && isatty.IsTerminal(f.Fd())
+}
