@@ -1,0 +1,549 @@
+package xds
+
+import (
+	"fmt"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	corev3 "github.com/envoyproxy/go-control-plane/envoy/config/core/v3"
+	"google.golang.org/grpc"
+	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/status"
+
+	"github.com/meshctl/meshctl/internal/model"
+	"github.com/meshctl/meshctl/internal/proxystatus"
+)
+
+// stream is one proxy's. Its goroutine owns everything but what mu guards, which others read.
+type stream struct {
+	server    *Server
+	grpc      grpc.ServerStream
+	delta     bool
+	proxy     model.Proxy
+	version   string
+	connected time.Time
+
+	wake  chan struct{}
+	timer *time.Timer
+
+	// A rollout takes the proxy from one publication to the next, step by step, each step when the one before was answered.
+	plan     *publication
+	snapshot *Snapshot
+	step     step
+	deadline time.Time
+	// Endpoints do not wait for rollouts: live is the newest publication's.
+	live          *publication
+	liveEndpoints Group
+
+	unknown map[string]bool
+
+	done atomic.Uint64 // generation answered in full
+
+	mu   sync.Mutex
+	subs [kinds]*subscription
+}
+
+// step of a rollout. What is new travels with the references, what is gone against them, and only after everything new is in place.
+// Names that a proxy subscribes to one by one (endpoints, routes) it drops itself with the cluster or listener that named them; what it still
+// asks for then is taken away last.
+type step int
+
+const (
+	addClusters step = iota
+	addEndpoints
+	addListeners
+	addRoutes
+	removeListeners
+	removeClusters
+	removeNamed
+	settle
+	idle
+)
+
+func newStream(s *Server, g grpc.ServerStream, proxy model.Proxy, node *corev3.Node, delta bool) *stream {
+	st := &stream{
+		server: s, grpc: g, delta: delta, proxy: proxy, version: envoyVersion(node), connected: time.Now(),
+		wake: make(chan struct{}, 1), timer: time.NewTimer(time.Hour), step: idle, unknown: map[string]bool{},
+	}
+	st.timer.Stop()
+	for k := range kind(kinds) {
+		st.subs[k] = &subscription{kind: k, names: map[string]struct{}{}, since: st.connected}
+	}
+	return st
+}
+
+func envoyVersion(n *corev3.Node) string {
+	if v := n.GetUserAgentBuildVersion().GetVersion(); v != nil {
+		return fmt.Sprintf("%d.%d.%d", v.GetMajorNumber(), v.GetMinorNumber(), v.GetPatch())
+	}
+	return n.GetUserAgentVersion()
+}
+
+func (st *stream) name() string { return st.proxy.Workload.Namespace + "/" + st.proxy.Workload.Name }
+
+func (st *stream) poke() {
+	select {
+	case st.wake <- struct{}{}:
+	default:
+	}
+}
+
+// take processes one request.
+func (st *stream) take(r *request) error {
+	k, ok := kindOf(r.url)
+	if !ok {
+		return st.decline(r)
+	}
+	st.follow()
+	sub := st.subs[k]
+	first := !sub.asked
+	if r.nonce != "" {
+		current := st.settleNonce(sub, r)
+		if !st.delta && !current {
+			return nil // overtaken by a response on its way; the proxy will answer that one with all its names
+		}
+	}
+	if !st.delta {
+		r.toDelta(sub)
+	}
+
+	var fresh []string
+	st.mu.Lock()
+	if first {
+		sub.asked = true
+		sub.wildcard = len(r.subscribe) == 0
+		sub.answer = len(r.initial) == 0
+		sub.resume = r.version
+		st.restart()
+	}
+	for _, name := range r.unsubscribe {
+		if name == wildcardName {
+			sub.wildcard = false
+			sub.base, sub.held = nil, nil
+			continue
+		}
+		delete(sub.names, name)
+		if !sub.wildcard {
+			delete(sub.held, name)
+		}
+		delete(sub.refused, name)
+	}
+	for _, name := range r.subscribe {
+		if name == wildcardName {
+			if !sub.wildcard {
+				sub.wildcard = true
+				sub.base = nil // whatever was given by name is compared anew
+				st.restart()
+			}
+			continue
+		}
+		name = st.intern(k, name)
+		sub.names[name] = struct{}{}
+		if _, had := r.initial[name]; !had {
+			fresh = append(fresh, name)
+		}
+	}
+	for name, v := range r.initial { // the rollout compares these
+		if sub.wants(name) {
+			sub.hold(st.intern(k, name), holding{version: strings.Clone(v)})
+		}
+	}
+	tooMany := len(sub.names) > maxNames || len(sub.held) > maxNames
+	st.mu.Unlock()
+	if tooMany {
+		return status.Errorf(codes.ResourceExhausted, "more than %d names of type %s", maxNames, k)
+	}
+	if st.plan == nil {
+		sub.waiting = append(sub.waiting, fresh...) // nothing was published yet
+		return nil
+	}
+	if len(fresh) == 0 {
+		return nil
+	}
+	return st.answerNames(sub, fresh)
+}
+
+// answerNames answers names just subscribed to at once: something waits for them.
+func (st *stream) answerNames(sub *subscription, fresh []string) error {
+	if !st.delta && sub.resume != "" && sub.resume == st.resumed(sub) {
+		st.mu.Lock()
+		sub.ask(fresh, st.target(sub.kind))
+		sub.answer = false
+		st.mu.Unlock()
+		return nil
+	}
+	st.mu.Lock()
+	found, absent := sub.ask(fresh, st.target(sub.kind))
+	sub.answer = false
+	st.mu.Unlock()
+	if sub.kind == endpoints {
+		for _, name := range absent {
+			e, err := emptyEndpoints(name)
+			if err != nil {
+				return err
+			}
+			found = append(found, e)
+		}
+		absent = nil
+	}
+	if len(found) == 0 && len(absent) == 0 {
+		return nil
+	}
+	return st.send(sub, found, absent)
+}
+
+// resumed is the version a state-of-the-world proxy would hold now, had it been given names.
+func (st *stream) resumed(sub *subscription) string {
+	probe := subscription{kind: sub.kind, names: sub.names, wildcard: sub.wildcard, base: st.target(sub.kind)}
+	return digest(probe.state())
+}
+
+// intern keeps the source's copy of a name rather than one per stream.
+func (st *stream) intern(k kind, name string) string {
+	if r := st.target(k).get(name); r != nil {
+		return r.Name
+	}
+	return strings.Clone(name)
+}
+
+// settleNonce notes that the response with the request's nonce, and all before it, were answered. It says whether it was the latest.
+func (st *stream) settleNonce(sub *subscription, r *request) bool {
+	at := -1
+	for i, o := range sub.outstanding {
+		if o.nonce == r.nonce {
+			at = i
+		}
+	}
+	if at < 0 {
+		return len(sub.outstanding) == 0 // the proxy's later words about a response it has answered
+	}
+	resp := sub.outstanding[at]
+	latest := at == len(sub.outstanding)-1
+	now := time.Now()
+
+	st.mu.Lock()
+	good := sub.outstanding[:at]
+	if !r.rejected {
+		good = sub.outstanding[:at+1]
+	}
+	for _, o := range good {
+		if len(sub.refused) == 0 {
+			break
+		}
+		for _, res := range o.resources {
+			delete(sub.refused, res.Name)
+		}
+		for _, name := range o.removed {
+			delete(sub.refused, name)
+		}
+	}
+	sub.outstanding = append([]response(nil), sub.outstanding[at+1:]...)
+	sub.answered = resp.seq
+	sub.since = now
+	if !r.rejected {
+		delete(sub.refused, "") // whatever it was about, the type is accepted now
+	}
+	st.mu.Unlock()
+	if r.rejected {
+		st.reject(sub, resp, r.text, now)
+	}
+	st.server.cfg.Progress()
+	return latest
+}
+
+// decline answers types that are not served, so that nobody waits for them.
+func (st *stream) decline(r *request) error {
+	if r.nonce != "" && len(r.subscribe) == 0 || !st.delta && st.unknown[r.url] {
+		return nil
+	}
+	if len(st.unknown) > 32 {
+		return status.Error(codes.InvalidArgument, "too many unknown resource types")
+	}
+	st.unknown[strings.Clone(r.url)] = true
+	nonce := st.server.newNonce()
+	if st.delta {
+		return st.grpc.SendMsg(deltaFrame(r.url, nonce, nil, r.subscribe))
+	}
+	return st.grpc.SendMsg(sotwFrame(r.url, nonce, "0", nil))
+}
+
+// follow takes up the newest publication: endpoints at once, the rest when the rollout before it is over.
+func (st *stream) follow() {
+	newest := st.server.current.Load()
+	if newest == nil {
+		return
+	}
+	if newest != st.live {
+		st.live = newest
+		snap := newest.source.Snapshot(st.proxy)
+		st.liveEndpoints = snap.group(endpoints)
+		if st.step == idle || st.plan == nil {
+			st.plan, st.snapshot, st.step = newest, snap, addClusters
+		}
+		return
+	}
+	if st.step == idle && st.plan != newest {
+		st.plan, st.snapshot, st.step = newest, newest.source.Snapshot(st.proxy), addClusters
+	}
+}
+
+// restart runs the rollout's steps again; those already taken have nothing to do.
+func (st *stream) restart() {
+	if st.plan != nil {
+		st.step = addClusters
+	}
+}
+
+// target is the group the stream should come to hold.
+func (st *stream) target(k kind) Group {
+	if k == endpoints {
+		return st.liveEndpoints
+	}
+	return st.snapshot.group(k)
+}
+
+// advance takes every step that can be taken now.
+func (st *stream) advance() error {
+	for {
+		st.follow()
+		if st.plan == nil {
+			return nil
+		}
+		// Endpoints never wait.
+		if err := st.sendAdditions(endpoints); err != nil {
+			return err
+		}
+		if st.step == idle {
+			return nil
+		}
+		if !st.ready() {
+			now := time.Now()
+			if st.deadline.IsZero() {
+				st.deadline = now.Add(st.server.cfg.StepTimeout)
+			}
+			if wait := st.deadline.Sub(now); wait > 0 {
+				st.timer.Reset(wait)
+				return nil
+			}
+		}
+		st.deadline = time.Time{}
+		st.timer.Stop()
+		if err := st.execute(); err != nil {
+			return err
+		}
+		st.step++
+		if st.step == idle {
+			st.prune()
+			if st.plan.generation > st.done.Load() {
+				st.done.Store(st.plan.generation)
+			}
+			st.server.cfg.Progress()
+		}
+	}
+}
+
+// ready says whether what the step builds on was answered.
+func (st *stream) ready() bool {
+	answered := func(ks ...kind) bool {
+		for _, k := range ks {
+			if sub := st.subs[k]; sub.asked && sub.answered < sub.need {
+				return false
+			}
+		}
+		return true
+	}
+	switch st.step {
+	case addListeners:
+		return answered(clusters, endpoints)
+	case removeListeners:
+		return answered(listeners, routes)
+	case removeClusters:
+		return answered(listeners)
+	case removeNamed:
+		return answered(clusters)
+	case settle:
+		return answered(clusters, endpoints, listeners, routes) && len(st.subs[routes].outstanding) == 0
+	}
+	return true
+}
+
+func (st *stream) execute() error {
+	switch st.step {
+	case addClusters:
+		return st.sendAdditions(clusters)
+	case addEndpoints:
+		st.subs[endpoints].need = st.subs[endpoints].sent
+	case addListeners:
+		return st.sendAdditions(listeners)
+	case addRoutes:
+		return st.sendAdditions(routes)
+	case removeListeners:
+		return st.sendRemovals(listeners)
+	case removeClusters:
+		return st.sendRemovals(clusters)
+	case removeNamed:
+		if err := st.sendRemovals(routes); err != nil {
+			return err
+		}
+		return st.sendRemovals(endpoints)
+	}
+	return nil
+}
+
+func (st *stream) sendAdditions(k kind) error {
+	sub := st.subs[k]
+	if !sub.asked {
+		return nil
+	}
+	resuming := ""
+	st.mu.Lock()
+	if sub.answer && !st.delta {
+		resuming = sub.resume
+	}
+	changed := sub.add(st.target(k))
+	owed := sub.answer
+	sub.answer, sub.resume = false, ""
+	var absent []string
+	for _, name := range sub.waiting {
+		if _, still := sub.names[name]; still && sub.base.get(name) == nil {
+			absent = append(absent, name)
+		}
+	}
+	sub.waiting = nil
+	st.mu.Unlock()
+	if k == endpoints {
+		for _, name := range absent {
+			e, err := emptyEndpoints(name)
+			if err != nil {
+				return err
+			}
+			changed = append(changed, e)
+		}
+		absent = nil
+	}
+	if len(changed) == 0 && len(absent) == 0 && (!owed || sub.sent > 0) {
+		return nil
+	}
+	if resuming != "" && resuming == digest(sub.state()) {
+		return nil // it still has all of it
+	}
+	err := st.send(sub, changed, absent)
+	if k != endpoints { // those sent after the rollout's own step do not hold it up
+		sub.need = sub.sent
+	}
+	return err
+}
+
+func (st *stream) sendRemovals(k kind) error {
+	sub := st.subs[k]
+	if !sub.asked {
+		return nil
+	}
+	st.mu.Lock()
+	gone := sub.remove()
+	st.mu.Unlock()
+	if len(gone) == 0 {
+		return nil
+	}
+	var empty []*Resource
+	if k == endpoints { // its cluster is still there, or it would not ask
+		for _, name := range gone {
+			e, err := emptyEndpoints(name)
+			if err != nil {
+				return err
+			}
+			empty = append(empty, e)
+		}
+		gone = nil
+	}
+	err := st.send(sub, empty, gone)
+	sub.need = sub.sent
+	return err
+}
+
+// maxResponse splits responses, so that neither side needs room for a whole mesh at once.
+const maxResponse = 1 << 20
+
+// send writes changed and removed in as few responses as maxResponse allows; a state-of-the-world response that must be complete is.
+func (st *stream) send(sub *subscription, changed []*Resource, removed []string) error {
+	if !st.delta {
+		if sub.kind.full() {
+			changed = sub.state()
+		}
+		return st.write(sub, changed, nil, false)
+	}
+	for {
+		n, size := 0, 0
+		for n < len(changed) && (n == 0 || size < maxResponse) {
+			size += len(changed[n].deltaHead) + len(changed[n].value)
+			n++
+		}
+		if n == len(changed) {
+			return st.write(sub, changed, removed, false)
+		}
+		if err := st.write(sub, changed[:n], nil, false); err != nil {
+			return err
+		}
+		changed = changed[n:]
+	}
+}
+
+func (st *stream) write(sub *subscription, resources []*Resource, removed []string, alone bool) error {
+	k := sub.kind
+	nonce := st.server.newNonce()
+	var f *frame
+	if st.delta {
+		f = deltaFrame(k.url(), nonce, resources, removed)
+	} else {
+		state := resources
+		if !k.full() {
+			state = sub.state()
+		}
+		f = sotwFrame(k.url(), nonce, digest(state), resources)
+	}
+	st.mu.Lock()
+	sub.sent++
+	if len(sub.outstanding) == 0 {
+		sub.since = time.Now()
+	}
+	sub.outstanding = append(sub.outstanding, response{nonce, sub.sent, resources, removed, alone})
+	st.mu.Unlock()
+	c := &st.server.stats
+	c.responses[k].Add(1)
+	c.resources[k].Add(uint64(len(resources)))
+	c.bytes[k].Add(uint64(f.size))
+	return st.grpc.SendMsg(f)
+}
+
+// report is the stream's line of proxystatus.
+func (st *stream) report() proxystatus.Proxy {
+	st.mu.Lock()
+	defer st.mu.Unlock()
+	p := proxystatus.Proxy{
+		Name: st.proxy.Workload.Name, Namespace: st.proxy.Workload.Namespace, Role: string(st.proxy.Type),
+		Pilot: st.server.cfg.Pilot, Version: st.version, Connected: st.connected, Types: make(map[string]proxystatus.Type, kinds),
+	}
+	for _, sub := range st.subs {
+		t := proxystatus.Type{State: proxystatus.NotSent, Since: sub.since, Resources: sub.count()}
+		switch {
+		case !sub.asked:
+		case len(sub.refused) > 0:
+			t.State = proxystatus.Error
+			last := Rejection{}
+			for _, r := range sub.refused {
+				if r.At.After(last.At) || r.At.Equal(last.At) && r.Resource < last.Resource {
+					last = r
+				}
+			}
+			t.Message, t.Rejected, t.Since = last.Text, &last.At, last.At
+		case len(sub.outstanding) > 0:
+			t.State = proxystatus.Stale
+		case sub.sent > 0 || !sub.answer:
+			t.State = proxystatus.Synced
+		}
+		p.Types[sub.kind.String()] = t
+	}
+	return p
+}
