@@ -69,6 +69,25 @@ type Service struct {
 // Ref names the Service object.
 func (s *Service) Ref() Ref { return Ref{Kind: "Service", Namespace: s.Namespace, Name: s.Name} }
 
+// TargetPort is the HTTP port that a request meant for port number of another service goes to when a rule sends it here: the one of the same
+// number, else the only one. It is false when there is no such port.
+func (s *Service) TargetPort(number uint32) (Port, bool) {
+	var http []Port
+	for _, p := range s.Ports {
+		if !p.Protocol.IsHTTP() {
+			continue
+		}
+		if p.Number == number {
+			return p, true
+		}
+		http = append(http, p)
+	}
+	if len(http) == 1 {
+		return http[0], true
+	}
+	return Port{}, false
+}
+
 // Port of a service.
 type Port struct {
 	Name     string

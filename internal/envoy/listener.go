@@ -1,0 +1,156 @@
+package envoy
+
+import (
+	accesslogv3 "github.com/envoyproxy/go-control-plane/envoy/config/accesslog/v3"
+	corev3 "github.com/envoyproxy/go-control-plane/envoy/config/core/v3"
+	listenerv3 "github.com/envoyproxy/go-control-plane/envoy/config/listener/v3"
+	routev3 "github.com/envoyproxy/go-control-plane/envoy/config/route/v3"
+	filelogv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/access_loggers/file/v3"
+	streamlogv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/access_loggers/stream/v3"
+	faultv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/filters/http/fault/v3"
+	routerv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/filters/http/router/v3"
+	hcmv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/filters/network/http_connection_manager/v3"
+	tcpv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/filters/network/tcp_proxy/v3"
+	"google.golang.org/protobuf/proto"
+	"google.golang.org/protobuf/types/known/durationpb"
+	"google.golang.org/protobuf/types/known/wrapperspb"
+
+	"github.com/meshctl/meshctl/internal/model"
+)
+
+// Names of the filters, which must be those of the typed configuration.
+const (
+	faultFilter  = "envoy.filters.http.fault"
+	routerFilter = "envoy.filters.http.router"
+	hcmFilter    = "envoy.filters.network.http_connection_manager"
+	tcpFilter    = "envoy.filters.network.tcp_proxy"
+	origDstName  = "envoy.filters.listener.original_dst"
+)
+
+// virtualOutbound receives all captured outbound connections and hands each to the listener of its original destination: address and port,
+// else any address and the port. What no listener is for goes on to where it was going.
+func (b *Builder) virtualOutbound(v4, v6 bool) *Resource {
+	l := bound("virtualOutbound", outboundPort, v4, v6)
+	l.TrafficDirection = corev3.TrafficDirection_OUTBOUND
+	l.UseOriginalDst = wrapperspb.Bool(true)
+	// A connection made to this port itself was not captured; passing it through would bring it back here, for ever.
+	l.FilterChains = []*listenerv3.FilterChain{toPort(outboundPort, tcpProxy("blackhole", blackHoleCluster))}
+	l.DefaultFilterChain = chain(tcpProxy("passthrough", passthroughCluster))
+	return newResource(l.Name, l)
+}
+
+// outboundHTTP takes connections to a port that HTTP services have, whatever their address; requests are routed by their Host.
+func (b *Builder) outboundHTTP(port uint32) *Resource {
+	l := unbound("0.0.0.0", port)
+	l.AdditionalAddresses = []*listenerv3.AdditionalAddress{{Address: address("::", port)}}
+	m := b.connectionManager("outbound_" + routeName(port))
+	m.RouteSpecifier = rds(routeName(port))
+	m.StripTrailingHostDot = true
+	l.FilterChains = []*listenerv3.FilterChain{chain(network(hcmFilter, m))}
+	return newResource(l.Name, l)
+}
+
+// outboundTCP takes connections to one address and port of a service that is not HTTP.
+func outboundTCP(host string, port uint32, cluster string, svc *model.Service) *Resource {
+	l := unbound(host, port)
+	l.FilterChains = []*listenerv3.FilterChain{chain(tcpProxy("outbound_"+routeName(port), cluster))}
+	return newResource(l.Name, l, svc.Ref())
+}
+
+// unbound is a listener that only gets what virtualOutbound hands it.
+func unbound(host string, port uint32) *listenerv3.Listener {
+	return &listenerv3.Listener{
+		Name:             listenerName(host, port),
+		Address:          address(host, port),
+		BindToPort:       wrapperspb.Bool(false),
+		TrafficDirection: corev3.TrafficDirection_OUTBOUND,
+	}
+}
+
+// bound is a listener on all addresses of the families.
+func bound(name string, port uint32, v4, v6 bool) *listenerv3.Listener {
+	l := &listenerv3.Listener{Name: name}
+	switch {
+	case v4 && v6:
+		l.Address = address("0.0.0.0", port)
+		l.AdditionalAddresses = []*listenerv3.AdditionalAddress{{Address: address("::", port)}}
+	case v6:
+		l.Address = address("::", port)
+	default:
+		l.Address = address("0.0.0.0", port)
+	}
+	return l
+}
+
+// connectionManager has what all HTTP listeners have in common; the caller adds where its routes come from.
+func (b *Builder) connectionManager(statPrefix string) *hcmv3.HttpConnectionManager {
+	return &hcmv3.HttpConnectionManager{
+		StatPrefix: statPrefix,
+		HttpFilters: []*hcmv3.HttpFilter{
+			httpFilter(faultFilter, &faultv3.HTTPFault{}),
+			httpFilter(routerFilter, &routerv3.Router{}),
+		},
+		HttpProtocolOptions:  &corev3.Http1ProtocolOptions{AcceptHttp_10: true},
+		Http2ProtocolOptions: &corev3.Http2ProtocolOptions{AllowConnect: true},
+		UpgradeConfigs:       []*hcmv3.HttpConnectionManager_UpgradeConfig{{UpgradeType: "websocket"}},
+		// Streams may be silent for as long as they like; it is for the application to give up on them.
+		StreamIdleTimeout: durationpb.New(0),
+		GenerateRequestId: wrapperspb.Bool(true),
+		AccessLog:         b.accessLog(),
+	}
+}
+
+func (b *Builder) accessLog() []*accesslogv3.AccessLog {
+	var name string
+	var config proto.Message
+	switch b.mesh.AccessLog {
+	case "":
+		return nil
+	case "/dev/stdout":
+		// Opening the file would need the right to reopen the container's pipe, which a non-root proxy may not have.
+		name, config = "envoy.access_loggers.stdout", &streamlogv3.StdoutAccessLog{}
+	case "/dev/stderr":
+		name, config = "envoy.access_loggers.stderr", &streamlogv3.StderrAccessLog{}
+	default:
+		name, config = "envoy.access_loggers.file", &filelogv3.FileAccessLog{Path: b.mesh.AccessLog}
+	}
+	return []*accesslogv3.AccessLog{{Name: name, ConfigType: &accesslogv3.AccessLog_TypedConfig{TypedConfig: pack(config)}}}
+}
+
+func rds(name string) *hcmv3.HttpConnectionManager_Rds {
+	return &hcmv3.HttpConnectionManager_Rds{Rds: &hcmv3.Rds{ConfigSource: fromADS(), RouteConfigName: name}}
+}
+
+func inline(config *routev3.RouteConfiguration) *hcmv3.HttpConnectionManager_RouteConfig {
+	return &hcmv3.HttpConnectionManager_RouteConfig{RouteConfig: config}
+}
+
+func chain(filters ...*listenerv3.Filter) *listenerv3.FilterChain {
+	return &listenerv3.FilterChain{Filters: filters}
+}
+
+// toPort is a chain for connections whose original destination is port.
+func toPort(port uint32, filters ...*listenerv3.Filter) *listenerv3.FilterChain {
+	return &listenerv3.FilterChain{
+		Name:             routeName(port),
+		FilterChainMatch: &listenerv3.FilterChainMatch{DestinationPort: wrapperspb.UInt32(port)},
+		Filters:          filters,
+	}
+}
+
+// tcpProxy copies bytes. An idle connection is not cut: databases keep some for hours.
+func tcpProxy(statPrefix, cluster string) *listenerv3.Filter {
+	return network(tcpFilter, &tcpv3.TcpProxy{
+		StatPrefix:       statPrefix,
+		ClusterSpecifier: &tcpv3.TcpProxy_Cluster{Cluster: cluster},
+		IdleTimeout:      durationpb.New(0),
+	})
+}
+
+func network(name string, config proto.Message) *listenerv3.Filter {
+	return &listenerv3.Filter{Name: name, ConfigType: &listenerv3.Filter_TypedConfig{TypedConfig: pack(config)}}
+}
+
+func httpFilter(name string, config proto.Message) *hcmv3.HttpFilter {
+	return &hcmv3.HttpFilter{Name: name, ConfigType: &hcmv3.HttpFilter_TypedConfig{TypedConfig: pack(config)}}
+}

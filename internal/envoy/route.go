@@ -1,0 +1,283 @@
+package envoy
+
+import (
+	"math"
+	"slices"
+	"strconv"
+	"strings"
+	"time"
+
+	corev3 "github.com/envoyproxy/go-control-plane/envoy/config/core/v3"
+	routev3 "github.com/envoyproxy/go-control-plane/envoy/config/route/v3"
+	commonfaultv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/filters/common/fault/v3"
+	faultv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/filters/http/fault/v3"
+	previoushostsv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/retry/host/previous_hosts/v3"
+	typev3 "github.com/envoyproxy/go-control-plane/envoy/type/v3"
+	"google.golang.org/protobuf/types/known/anypb"
+	"google.golang.org/protobuf/types/known/durationpb"
+	"google.golang.org/protobuf/types/known/wrapperspb"
+
+	"github.com/meshctl/meshctl/internal/model"
+)
+
+// unprocessedHeader is how an inbound proxy says that a request never reached the application, so that trying another instance is safe
+// whatever the request does. Callers' proxies take it off.
+const unprocessedHeader = "x-mesh-unprocessed"
+
+// What is tried again. The first is safe for every request: the instance has not begun with it.
+const (
+	retryUnprocessed = "connect-failure,refused-stream,reset-before-request,retriable-headers"
+	retryIdempotent  = "5xx," + retryUnprocessed
+)
+
+const (
+	// defaultRetries is how often a request that no instance began with is tried again where no rule says otherwise.
+	defaultRetries = 2
+	// otherInstance is how many picks of the balancer are refused in search of an instance not tried yet.
+	otherInstance = 5
+)
+
+// idempotentMethods may be sent twice with the effect of once (RFC 9110, 9.2.2).
+const idempotentMethods = "GET|HEAD|OPTIONS|TRACE|PUT|DELETE"
+
+// caller is the view of the mesh of all proxies that rules treat alike.
+type caller struct {
+	b     *Builder
+	role  model.ProxyType
+	rules map[string][]*model.Rule
+}
+
+// routes are the routes to a port of a service for requests that an outer condition has let through: one or two for each rule, up to the
+// first that takes everything, else a last one to all instances.
+func (c *caller) routes(svc *model.Service, port model.Port, name string, outer pathMatch, conditions []*routev3.HeaderMatcher) []*routev3.Route {
+	var out []*routev3.Route
+	for _, rule := range c.rules[svc.Hostname] {
+		path, headers := requestMatch(rule)
+		both, extra, ok := intersect(outer, path)
+		if !ok {
+			continue
+		}
+		out = append(out, c.ruleRoutes(rule, port, both, slices.Concat(conditions, headers, extra))...)
+		if path.takesAll() && len(headers) == 0 {
+			return out
+		}
+	}
+	action := &routev3.RouteAction{
+		ClusterSpecifier: &routev3.RouteAction_Cluster{Cluster: c.b.ownCluster(svc, port)},
+		Timeout:          durationpb.New(0),
+		RetryPolicy:      retryPolicy(retryUnprocessed, defaultRetries, 0),
+	}
+	return append(out, newRoute(name, outer, conditions, &routev3.Route_Route{Route: action}))
+}
+
+// ruleRoutes are the routes of one rule. A rule with retries has two, because only idempotent requests may be repeated after an instance
+// has seen them, and Envoy tells methods apart by matching only.
+func (c *caller) ruleRoutes(rule *model.Rule, port model.Port, path pathMatch, headers []*routev3.HeaderMatcher) []*routev3.Route {
+	name := rule.Ref.Namespace + "/" + rule.Ref.Name
+	if rule.Redirect != nil {
+		r := &routev3.RedirectAction{HostRedirect: rule.Redirect.Authority}
+		if rule.Redirect.URI != "" {
+			r.PathRewriteSpecifier = &routev3.RedirectAction_PathRedirect{PathRedirect: rule.Redirect.URI}
+		}
+		return []*routev3.Route{newRoute(name, path, headers, &routev3.Route_Redirect{Redirect: r})}
+	}
+	build := func(headers []*routev3.HeaderMatcher, retry *routev3.RetryPolicy) *routev3.Route {
+		action := &routev3.RouteAction{Timeout: durationpb.New(rule.Timeout), RetryPolicy: retry}
+		c.b.setClusters(action, rule, port)
+		if rule.Rewrite != nil {
+			setRewrite(action, rule.Rewrite, path)
+		}
+		r := newRoute(name, path, headers, &routev3.Route_Route{Route: action})
+		if f := fault(rule.Fault); f != nil {
+			r.TypedPerFilterConfig = map[string]*anypb.Any{faultFilter: pack(f)}
+		}
+		return r
+	}
+	if rule.Retry == nil {
+		return []*routev3.Route{build(headers, retryPolicy(retryUnprocessed, defaultRetries, 0))}
+	}
+	if rule.Retry.Attempts == 0 {
+		return []*routev3.Route{build(headers, nil)}
+	}
+	idempotent := append(slices.Clone(headers), regexHeader(methodHeader, idempotentMethods))
+	return []*routev3.Route{
+		build(idempotent, retryPolicy(retryIdempotent, rule.Retry.Attempts, rule.Retry.PerTryTimeout)),
+		build(headers, retryPolicy(retryUnprocessed, rule.Retry.Attempts, rule.Retry.PerTryTimeout)),
+	}
+}
+
+// setClusters sends to the rule's targets, or to all instances when it names none.
+func (b *Builder) setClusters(action *routev3.RouteAction, rule *model.Rule, port model.Port) {
+	targets := slices.DeleteFunc(slices.Clone(rule.Routes), func(t model.Target) bool { return t.Weight == 0 && len(rule.Routes) > 1 })
+	switch len(targets) {
+	case 0:
+		action.ClusterSpecifier = &routev3.RouteAction_Cluster{Cluster: b.ownCluster(b.services[rule.Host], port)}
+	case 1:
+		action.ClusterSpecifier = &routev3.RouteAction_Cluster{Cluster: b.targetCluster(targets[0].Host, targets[0].Labels, port)}
+	default:
+		weighted := &routev3.WeightedCluster{}
+		for _, t := range targets {
+			weighted.Clusters = append(weighted.Clusters, &routev3.WeightedCluster_ClusterWeight{
+				Name: b.targetCluster(t.Host, t.Labels, port), Weight: wrapperspb.UInt32(t.Weight),
+			})
+		}
+		action.ClusterSpecifier = &routev3.RouteAction_WeightedClusters{WeightedClusters: weighted}
+	}
+}
+
+// targetCluster is the cluster of a version of host for requests that came to port of the rule's service.
+func (b *Builder) targetCluster(host string, labels map[string]string, port model.Port) string {
+	s, ok := b.target(host, labels, port)
+	if !ok {
+		return blackHoleCluster
+	}
+	return s.cluster()
+}
+
+// target finds the port of host that requests to port go to: the one of that number, else the only HTTP port there is.
+func (b *Builder) target(host string, labels map[string]string, port model.Port) (subset, bool) {
+	svc := b.services[host]
+	if svc == nil || svc.ExternalName != "" {
+		return subset{}, false
+	}
+	p, ok := svc.TargetPort(port.Number)
+	return newSubset(host, p.Number, labels), ok
+}
+
+// ownCluster is the cluster of all instances. What the service's name resolves to is beyond the mesh for an ExternalName service.
+func (b *Builder) ownCluster(svc *model.Service, port model.Port) string {
+	if svc.ExternalName != "" {
+		return passthroughCluster
+	}
+	return newSubset(svc.Hostname, port.Number, nil).cluster()
+}
+
+func newRoute(name string, path pathMatch, headers []*routev3.HeaderMatcher, action any) *routev3.Route {
+	r := &routev3.Route{Name: name, Match: &routev3.RouteMatch{Headers: headers}}
+	path.set(r.Match)
+	switch a := action.(type) {
+	case *routev3.Route_Route:
+		r.Action = a
+	case *routev3.Route_Redirect:
+		r.Action = a
+	case *routev3.Route_DirectResponse:
+		r.Action = a
+	}
+	return r
+}
+
+// setRewrite replaces the matched prefix, or the whole path where the match was on the whole path, and the authority.
+func setRewrite(action *routev3.RouteAction, rewrite *model.Rewrite, path pathMatch) {
+	action.PrefixRewrite = rewrite.URI
+	if path.takesAll() && rewrite.URI != "" && !strings.HasSuffix(rewrite.URI, "/") {
+		// The matched prefix is the slash itself: without its replacement /v1 and /item would become /v1item.
+		action.PrefixRewrite += "/"
+	}
+	if rewrite.Authority != "" {
+		action.HostRewriteSpecifier = &routev3.RouteAction_HostRewriteLiteral{HostRewriteLiteral: rewrite.Authority}
+	}
+}
+
+func retryPolicy(on string, attempts uint32, perTry time.Duration) *routev3.RetryPolicy {
+	p := &routev3.RetryPolicy{
+		RetryOn:    on,
+		NumRetries: wrapperspb.UInt32(attempts),
+		RetryHostPredicate: []*routev3.RetryPolicy_RetryHostPredicate{{
+			Name:       "envoy.retry_host_predicates.previous_hosts",
+			ConfigType: &routev3.RetryPolicy_RetryHostPredicate_TypedConfig{TypedConfig: pack(&previoushostsv3.PreviousHostsPredicate{})},
+		}},
+		HostSelectionRetryMaxAttempts: otherInstance,
+		RetriableHeaders: []*routev3.HeaderMatcher{{
+			Name: unprocessedHeader, HeaderMatchSpecifier: &routev3.HeaderMatcher_PresentMatch{PresentMatch: true},
+		}},
+	}
+	if perTry > 0 {
+		p.PerTryTimeout = durationpb.New(perTry)
+	}
+	return p
+}
+
+// fault is the per-route configuration of the fault filter; nil when nothing is injected.
+func fault(f *model.Fault) *faultv3.HTTPFault {
+	if f == nil {
+		return nil
+	}
+	out := &faultv3.HTTPFault{}
+	if f.Delay > 0 && f.DelayPercent > 0 {
+		out.Delay = &commonfaultv3.FaultDelay{
+			FaultDelaySecifier: &commonfaultv3.FaultDelay_FixedDelay{FixedDelay: durationpb.New(f.Delay)},
+			Percentage:         percent(f.DelayPercent),
+		}
+	}
+	if f.AbortStatus > 0 && f.AbortPercent > 0 {
+		out.Abort = &faultv3.FaultAbort{ErrorType: &faultv3.FaultAbort_HttpStatus{HttpStatus: f.AbortStatus}, Percentage: percent(f.AbortPercent)}
+	}
+	if out.Delay == nil && out.Abort == nil {
+		return nil
+	}
+	return out
+}
+
+func percent(p float64) *typev3.FractionalPercent {
+	return &typev3.FractionalPercent{Numerator: uint32(math.Round(p * 10_000)), Denominator: typev3.FractionalPercent_MILLION}
+}
+
+// outboundRoutes is the route configuration of one HTTP port for a namespace's sidecars.
+func (c *caller) outboundRoutes(port uint32, namespace string) *Resource {
+	config := &routev3.RouteConfiguration{
+		Name:                     routeName(port),
+		IgnorePortInHostMatching: true,
+		ResponseHeadersToRemove:  []string{unprocessedHeader},
+	}
+	var refs []model.Ref
+	services := c.b.httpServices[port]
+	names := newDomains(c.b.mesh.Domain, namespace)
+	for _, s := range services {
+		names.claim(s.svc)
+	}
+	for _, s := range services {
+		config.VirtualHosts = append(config.VirtualHosts, &routev3.VirtualHost{
+			Name:    s.svc.Hostname,
+			Domains: names.of(s.svc),
+			Routes:  c.routes(s.svc, s.port, "default", anyPath(), nil),
+		})
+		for _, rule := range c.rules[s.svc.Hostname] {
+			refs = append(refs, rule.Ref)
+		}
+		if pods := names.podsOf(s.svc); len(pods) > 0 {
+			config.VirtualHosts = append(config.VirtualHosts, &routev3.VirtualHost{
+				Name:    "pods." + s.svc.Hostname,
+				Domains: pods,
+				Routes:  []*routev3.Route{passthroughRoute(nil)},
+			})
+		}
+	}
+	config.VirtualHosts = append(config.VirtualHosts, &routev3.VirtualHost{
+		Name:    "unknown",
+		Domains: []string{"*"},
+		Routes: []*routev3.Route{
+			// Who asks for an address has not asked for a name: a pod by its IP, a metrics endpoint. The connection goes where it was going.
+			passthroughRoute([]*routev3.HeaderMatcher{regexHeader(authorityHeader, `([0-9.]+|\[[0-9a-fA-F:.]+\])(:[0-9]+)?`)}),
+			notFound("no service or rule in the mesh for host %REQ(:AUTHORITY)% on port " + strconv.FormatUint(uint64(port), 10)),
+		},
+	})
+	return newResource(config.Name, config, refs...)
+}
+
+// passthroughRoute sends a request where its connection was going.
+func passthroughRoute(headers []*routev3.HeaderMatcher) *routev3.Route {
+	return newRoute("passthrough", anyPath(), headers, &routev3.Route_Route{Route: &routev3.RouteAction{
+		ClusterSpecifier: &routev3.RouteAction_Cluster{Cluster: passthroughCluster},
+		Timeout:          durationpb.New(0),
+	}})
+}
+
+// notFound answers 404 and says why.
+func notFound(text string) *routev3.Route {
+	return newRoute("not-found", anyPath(), nil, &routev3.Route_DirectResponse{DirectResponse: &routev3.DirectResponseAction{
+		Status: 404,
+		BodyFormat: &corev3.SubstitutionFormatString{Format: &corev3.SubstitutionFormatString_TextFormatSource{
+			TextFormatSource: &corev3.DataSource{Specifier: &corev3.DataSource_InlineString{InlineString: text + "\n"}},
+		}},
+	}})
+}
