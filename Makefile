@@ -42,8 +42,8 @@ images: deps build ## make the OCI images of every program
 	bin/meshctl sandbox images
 
 .PHONY: demo
-demo: deps build ## bring up a sandbox and watch the walk-through happen in it (DEMO_ONCE=1: then stop)
-	@exec bin/demo
+demo: build ## bring up a sandbox and watch the walk-through happen in it (DEMO_ONCE=1: then stop)
+	@.ci/deps sandbox && exec bin/demo
 
 .PHONY: test
 test: export CI := true

@@ -13,33 +13,33 @@ import (
 	"time"
 )
 
-// said is what a command answered.
-type said struct {
-	stdout, stderr string
-	exit           int
+// Said is what a command answered.
+type Said struct {
+	Stdout, Stderr string
+	Exit           int
 }
 
 // bookinfoDir is where the tour's files are, and where its commands are typed.
 const bookinfoDir = "rules/bookinfo"
 
 // shell types one line into bash, in dir of the repository, and shows it with what came back. A line that does not exit as expected fails.
-func (t *Tour) shell(ctx context.Context, dir, line string, wantExit int) (said, error) {
+func (t *Tour) shell(ctx context.Context, dir, line string, wantExit int) (Said, error) {
 	fmt.Fprintf(t.out, "%s\n", t.strong("$ "+line))
-	s, err := t.quiet(ctx, dir, line)
-	for l := range strings.Lines(s.stdout + s.stderr) {
+	s, err := t.Type(ctx, dir, line)
+	for l := range strings.Lines(s.Stdout + s.Stderr) {
 		fmt.Fprintf(t.out, "  %s\n", strings.TrimRight(l, "\n"))
 	}
 	if err != nil {
 		return s, err
 	}
-	if s.exit != wantExit {
-		return s, fmt.Errorf("%q ended with exit status %d, want %d: %s", line, s.exit, wantExit, strings.TrimSpace(s.stderr))
+	if s.Exit != wantExit {
+		return s, fmt.Errorf("%q ended with exit status %d, want %d: %s", line, s.Exit, wantExit, strings.TrimSpace(s.Stderr))
 	}
 	return s, nil
 }
 
-// quiet types a line without showing it.
-func (t *Tour) quiet(ctx context.Context, dir, line string) (said, error) {
+// Type types a line into bash, in dir of the repository, without showing it.
+func (t *Tour) Type(ctx context.Context, dir, line string) (Said, error) {
 	cmd := exec.CommandContext(ctx, "bash", "-c", line)
 	cmd.Dir = filepath.Join(t.root, dir)
 	cmd.Env = t.env
@@ -50,7 +50,7 @@ func (t *Tour) quiet(ctx context.Context, dir, line string) (said, error) {
 	var stdout, stderr bytes.Buffer
 	cmd.Stdout, cmd.Stderr = &stdout, &stderr
 	err := cmd.Run()
-	s := said{stdout.String(), stderr.String(), cmd.ProcessState.ExitCode()}
+	s := Said{stdout.String(), stderr.String(), cmd.ProcessState.ExitCode()}
 	if exit := (*exec.ExitError)(nil); err != nil && (!errors.As(err, &exit) || ctx.Err() != nil) {
 		return s, fmt.Errorf("running %q: %w", line, errors.Join(err, ctx.Err()))
 	}
@@ -73,5 +73,5 @@ func (t *Tour) findSite(ctx context.Context) (string, error) {
 	if err != nil {
 		return "", err
 	}
-	return "http://" + net.JoinHostPort(host.stdout, port.stdout), nil
+	return "http://" + net.JoinHostPort(host.Stdout, port.Stdout), nil
 }

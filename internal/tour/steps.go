@@ -22,14 +22,14 @@ func (t *Tour) sandbox(ctx context.Context) error {
 	}
 	line := `eval "$(meshctl sandbox env)"`
 	fmt.Fprintf(t.out, "%s\n", t.strong("$ "+line))
-	s, err := t.quiet(ctx, ".", line+" && env -0")
+	s, err := t.Type(ctx, ".", line+" && env -0")
 	if err != nil {
 		return err
 	}
-	if s.exit != 0 {
-		return fmt.Errorf("asking for the sandbox's environment: %s", strings.TrimSpace(s.stderr))
+	if s.Exit != 0 {
+		return fmt.Errorf("asking for the sandbox's environment: %s", strings.TrimSpace(s.Stderr))
 	}
-	t.env = strings.Split(strings.TrimSuffix(s.stdout, "\x00"), "\x00")
+	t.env = strings.Split(strings.TrimSuffix(s.Stdout, "\x00"), "\x00")
 	return t.do(ctx, "kubectl get nodes")
 }
 
@@ -45,7 +45,7 @@ func (t *Tour) install(ctx context.Context) error {
 		return err
 	}
 	for _, name := range []string{"istio-pilot-", "istio-ingress-"} {
-		if !podRuns(s.stdout, name) {
+		if !podRuns(s.Stdout, name) {
 			return fmt.Errorf("no pod %s… is Running with all its containers ready", name)
 		}
 	}
@@ -72,7 +72,7 @@ func (t *Tour) bookinfo(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	if !strings.Contains(s.stderr, "apps/v1") {
+	if !strings.Contains(s.Stderr, "apps/v1") {
 		return errors.New("kube-inject did not say that it upgraded the file's Deployments")
 	}
 	if err := t.deployed(ctx); err != nil {
@@ -91,15 +91,15 @@ func (t *Tour) deployed(ctx context.Context) error {
 // sidecars checks that every pod of the apps has a proxy.
 func (t *Tour) sidecars(ctx context.Context, apps ...string) error {
 	for _, app := range apps {
-		s, err := t.quiet(ctx, ".", "kubectl get pod -l app="+app+
+		s, err := t.Type(ctx, ".", "kubectl get pod -l app="+app+
 			` -o jsonpath='{range .items[*]}{.metadata.name}: {.spec.initContainers[*].name} {.spec.containers[*].name}{"\n"}{end}'`)
 		if err != nil {
 			return err
 		}
-		if s.exit != 0 || s.stdout == "" {
-			return fmt.Errorf("looking for the pods of %s: %s", app, s.stderr)
+		if s.Exit != 0 || s.Stdout == "" {
+			return fmt.Errorf("looking for the pods of %s: %s", app, s.Stderr)
 		}
-		for line := range strings.Lines(s.stdout) {
+		for line := range strings.Lines(s.Stdout) {
 			if !strings.Contains(line, "istio-proxy") {
 				return fmt.Errorf("a pod has no sidecar: %s", line)
 			}
@@ -183,7 +183,7 @@ func (t *Tour) canary(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	if !strings.Contains(s.stderr, "replace") || !strings.Contains(s.stderr, "apply") {
+	if !strings.Contains(s.Stderr, "replace") || !strings.Contains(s.Stderr, "apply") {
 		return errors.New("the refusal names neither replace nor apply")
 	}
 	t.holds("create refuses what exists, and names replace and apply")
@@ -247,11 +247,11 @@ func (t *Tour) everyoneToV2(ctx context.Context) error {
 		return err
 	}
 	for _, name := range []string{"productpage-v1-", "reviews-v1-", "reviews-v2-", "ratings-v1-", "details-v1-", "istio-ingress-"} {
-		if !strings.Contains(s.stdout, name) {
+		if !strings.Contains(s.Stdout, name) {
 			return fmt.Errorf("proxy-status does not show %s…", name)
 		}
 	}
-	if strings.Contains(s.stdout, "ERROR") {
+	if strings.Contains(s.Stdout, "ERROR") {
 		return errors.New("a proxy rejected its configuration")
 	}
 	t.holds("every proxy has its configuration and rejected none")
