@@ -67,7 +67,7 @@ func start(t *testing.T, edit ...func(*xds.Config)) *fixture {
 			}
 		},
 		StepTimeout: time.Minute,
-		Log:         slog.New(slog.NewTextHandler(io.Discard, nil)),
+		Log:         quietLog(),
 	}
 	for _, e := range edit {
 		e(&cfg)
@@ -79,19 +79,7 @@ func start(t *testing.T, edit ...func(*xds.Config)) *fixture {
 	}
 	g := grpc.NewServer(opts...)
 	f.server.Register(g)
-	l, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
-	}
-	f.addr = l.Addr().String()
-	done := make(chan error, 1)
-	go func() { done <- g.Serve(l) }()
-	t.Cleanup(func() {
-		g.Stop()
-		if err := <-done; err != nil {
-			t.Error(err)
-		}
-	})
+	f.addr = serve(t, g)
 	return f
 }
 
@@ -267,3 +255,23 @@ func (f *fixture) await(what string, cond func() bool) {
 }
 
 func stepTimeout(c *xds.Config) { c.StepTimeout = 50 * time.Millisecond }
+
+func quietLog() *slog.Logger { return slog.New(slog.NewTextHandler(io.Discard, nil)) }
+
+// serve runs g on a free port until the test ends.
+func serve(t testing.TB, g *grpc.Server) string {
+	t.Helper()
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	done := make(chan error, 1)
+	go func() { done <- g.Serve(l) }()
+	t.Cleanup(func() {
+		g.Stop()
+		if err := <-done; err != nil {
+			t.Error(err)
+		}
+	})
+	return l.Addr().String()
+}
