@@ -1,12 +1,30 @@
 // Package manifest turns bytes into objects, strictly.
 //
 // In: the text of one file, YAML or JSON, of any number of documents. Out: its objects, each knowing the position of every field, and findings
-// about everything that could not be read as written. An object with an error finding is not returned.
+// about everything that could not be read as written. A document travels through text (one stream of YAML or JSON, cut into documents), tree
+// (nodes to plain values), kinds (what the object is), upgrade (retired API versions) and strict (each field against the kind's Go type).
 package manifest
 
 import (
+	"fmt"
+	"strings"
+
+	"go.yaml.in/yaml/v3"
+	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
+	"k8s.io/apimachinery/pkg/runtime"
+	"k8s.io/apimachinery/pkg/runtime/schema"
+
 	"github.com/meshctl/meshctl/internal/finding"
 	"github.com/meshctl/meshctl/internal/objects"
+)
+
+// The limits of one file. What is beyond them is refused with a finding.
+const (
+	MaxBytes     = 8 << 20
+	MaxDocuments = 10_000
+	MaxDepth     = 200
+	MaxNodes     = 1_000_000
+	MaxFindings  = 100
 )
 
 // Options change how a file is read. The zero value is the usual way.
@@ -19,7 +37,242 @@ type Options struct {
 	DefaultNamespace string
 }
 
-// Decode reads data, the content of the file called name ("-" is standard input).
+// Decode reads data, the content of the file called name ("-" is standard input). Nothing may be written anywhere when the findings have
+// errors; an object with an unknown field is still returned, without that field, so that the rest of it can be judged in the same run.
 func Decode(name string, data []byte, opt Options) ([]*objects.Object, []finding.Finding) {
-	return nil, nil
+	r := &reader{name: name, opt: opt}
+	if r.checkText(data) {
+		r.documents(data)
+	}
+	finding.Sort(r.findings)
+	if len(r.findings) > MaxFindings {
+		rest := len(r.findings) - MaxFindings
+		r.findings = append(r.findings[:MaxFindings:MaxFindings], finding.Finding{
+			Code: finding.TooLarge, Severity: finding.Error, Position: finding.Position{File: name},
+			Message: fmt.Sprintf("%d more findings are not shown", rest),
+		})
+	}
+	return r.objects, r.findings
+}
+
+// Duplicates finds objects that are there twice, in one file or in several that are read together.
+func Duplicates(objs []*objects.Object) []finding.Finding {
+	var fs []finding.Finding
+	first := map[objects.Key]*objects.Object{}
+	for _, o := range objs {
+		if o.Value.GetName() == "" {
+			continue
+		}
+		before, twice := first[o.Key()]
+		if !twice {
+			first[o.Key()] = o
+			continue
+		}
+		fs = append(fs, o.Find(finding.DuplicateObject, finding.Error, "metadata.name",
+			fmt.Sprintf("the object is already at %s", before.Origin.Position("metadata.name")), "remove or rename one of them"))
+	}
+	return fs
+}
+
+// reader gathers what one file yields.
+type reader struct {
+	name     string
+	opt      Options
+	document int
+	nodes    int
+	stopped  bool
+	objects  []*objects.Object
+	findings []finding.Finding
+}
+
+func (r *reader) find(f finding.Finding) {
+	if f.Position.File == "" {
+		f.Position.File = r.name
+	}
+	r.findings = append(r.findings, f)
+	// Garbage makes a finding a line: enough is enough.
+	if len(r.findings) > 10*MaxFindings {
+		r.stopped = true
+	}
+}
+
+// root takes one document, whose lines begin after offset lines of the file.
+func (r *reader) root(n *yaml.Node, offset int) {
+	if n.Kind == yaml.DocumentNode {
+		if len(n.Content) == 0 {
+			return
+		}
+		n = n.Content[0]
+	}
+	if n.Kind == yaml.ScalarNode && n.ShortTag() == "!!null" {
+		return
+	}
+	r.document++
+	if r.document > MaxDocuments {
+		r.find(finding.Finding{Code: finding.TooLarge, Severity: finding.Error, Message: fmt.Sprintf("the file has more than %d documents", MaxDocuments), Hint: "split it"})
+		r.stopped = true
+		return
+	}
+	t := &tree{reader: r, offset: offset}
+	value, ok := t.value(n, "", 0)
+	if ok {
+		r.item(value, &locator{file: r.name, node: n, offset: offset})
+	}
+}
+
+// item takes one value of a document: an object, or a list of them.
+func (r *reader) item(value any, at *locator) {
+	if r.stopped {
+		return
+	}
+	switch v := value.(type) {
+	case map[string]any:
+		if len(v) == 0 {
+			return
+		}
+		if items, ok := listItems(v); ok {
+			for i, item := range items {
+				r.inherit(v, item)
+				r.item(item, at.below(finding.Item("items", i)))
+			}
+			return
+		}
+		r.object(v, at)
+	case []any:
+		for i, item := range v {
+			r.item(item, at.below(finding.Item("", i)))
+		}
+	case nil:
+	default:
+		r.find(finding.Finding{
+			Code: finding.WrongType, Severity: finding.Error, Position: at.Locate(""),
+			Message: fmt.Sprintf("the document is %s, not an object", describe(value)), Hint: "an object begins with apiVersion, kind and metadata",
+		})
+	}
+}
+
+// listItems are the members of a List, or of a list of one kind such as RouteRuleList.
+func listItems(v map[string]any) ([]any, bool) {
+	kind, _ := v["kind"].(string)
+	items, isList := v["items"].([]any)
+	if !strings.HasSuffix(kind, "List") || (!isList && v["items"] != nil) {
+		return nil, false
+	}
+	_, named := v["items"]
+	return items, named
+}
+
+// inherit gives an item of a list of one kind the kind that the list says once for all.
+func (r *reader) inherit(list map[string]any, item any) {
+	m, ok := item.(map[string]any)
+	kind, _ := strings.CutSuffix(list["kind"].(string), "List")
+	if !ok || kind == "" || m["kind"] != nil {
+		return
+	}
+	m["kind"] = kind
+	if m["apiVersion"] == nil && list["apiVersion"] != nil {
+		m["apiVersion"] = list["apiVersion"]
+	}
+}
+
+// object takes one object apart, says all that is wrong with it, and keeps it unless it cannot be judged further.
+func (r *reader) object(content map[string]any, at *locator) {
+	s := &subject{reader: r, content: content, at: at}
+	gvk, ok := s.identify()
+	if !ok {
+		return
+	}
+	if !r.opt.KeepAPIVersions {
+		gvk = s.upgrade(gvk)
+	}
+	value := newTyped(gvk)
+	w := &walker{subject: s, mesh: isMesh(gvk)}
+	if value != nil {
+		s.content = w.object(content, value)
+	} else {
+		w.metadata(content)
+	}
+	s.name(gvk)
+	s.namespace(gvk)
+	if s.broken {
+		return
+	}
+	if value == nil {
+		value = &unstructured.Unstructured{Object: runtime.DeepCopyJSON(s.content)}
+	} else if err := runtime.DefaultUnstructuredConverter.FromUnstructured(s.content, value); err != nil {
+		// The walk above checks what this conversion needs; what it still refuses is said in its own words.
+		s.find(finding.WrongType, finding.Error, "", err.Error(), "")
+		return
+	}
+	r.objects = append(r.objects, &objects.Object{
+		GVK: gvk, Value: value, Content: s.content,
+		Origin: objects.Origin{File: r.name, Document: r.document, Fields: at},
+	})
+}
+
+// subject is the object being read.
+type subject struct {
+	*reader
+	content map[string]any
+	at      *locator
+	ref     finding.Object
+	// broken is set when the object cannot be judged further.
+	broken bool
+}
+
+func (s *subject) find(code finding.Code, severity finding.Severity, field, message, hint string) {
+	if severity == finding.Error && code != finding.UnknownField {
+		s.broken = true
+	}
+	s.reader.find(finding.Finding{Code: code, Severity: severity, Object: s.ref, Field: field, Position: s.at.Locate(field), Message: message, Hint: hint})
+}
+
+func (s *subject) upgrade(gvk schema.GroupVersionKind) schema.GroupVersionKind {
+	from, to, notes, changed := upgrade(s.content)
+	if !changed {
+		return gvk
+	}
+	message := fmt.Sprintf("%s is no longer served by Kubernetes, read as %s", from, to)
+	if len(notes) > 0 {
+		message += ": " + strings.Join(notes, ", ")
+	}
+	s.find(finding.RetiredVersion, finding.Info, "apiVersion", message, "")
+	return schema.FromAPIVersionAndKind(to, gvk.Kind)
+}
+
+func (s *subject) name(gvk schema.GroupVersionKind) {
+	meta, _ := s.content["metadata"].(map[string]any)
+	if name, ok := meta["name"].(string); ok && name != "" {
+		return
+	}
+	if generate, ok := meta["generateName"].(string); ok && generate != "" && !isMesh(gvk) {
+		return
+	}
+	s.find(finding.MissingIdentity, finding.Error, "metadata.name", "the object has no name", "add metadata.name")
+}
+
+// namespace puts the object where the options say, or finds that it says otherwise.
+func (s *subject) namespace(gvk schema.GroupVersionKind) {
+	meta, _ := s.content["metadata"].(map[string]any)
+	if meta == nil || !namespaced(gvk) {
+		return
+	}
+	own, _ := meta["namespace"].(string)
+	if s.opt.Namespace != "" && own != "" && own != s.opt.Namespace {
+		s.find(finding.NamespaceClash, finding.Error, "metadata.namespace",
+			fmt.Sprintf("the object's namespace %s is not the %s that was asked for", own, s.opt.Namespace), "pass --namespace="+own)
+		return
+	}
+	if own != "" {
+		return
+	}
+	if s.opt.Namespace != "" {
+		own = s.opt.Namespace
+	} else {
+		own = s.opt.DefaultNamespace
+	}
+	if own != "" {
+		meta["namespace"] = own
+		s.ref.Namespace = own
+	}
 }

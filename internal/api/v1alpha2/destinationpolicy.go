@@ -34,11 +34,26 @@ type DestinationPolicySpec struct {
 	CircuitBreaker *CircuitBreaker `json:"circuitBreaker,omitempty"`
 }
 
+// LoadBalancingScheme is a way to pick an instance.
+//
+// +kubebuilder:validation:Enum=ROUND_ROBIN;LEAST_CONN;RANDOM
+type LoadBalancingScheme string
+
+// The load balancing schemes.
+const (
+	RoundRobin LoadBalancingScheme = "ROUND_ROBIN"
+	LeastConn  LoadBalancingScheme = "LEAST_CONN"
+	Random     LoadBalancingScheme = "RANDOM"
+)
+
+// LoadBalancingSchemes are the schemes in the order of their numbers, by which files may call them too.
+func LoadBalancingSchemes() []LoadBalancingScheme {
+	return []LoadBalancingScheme{RoundRobin, LeastConn, Random}
+}
+
 // LoadBalancing picks one scheme.
 type LoadBalancing struct {
-	// Name is ROUND_ROBIN, LEAST_CONN or RANDOM.
-	// +kubebuilder:validation:Enum=ROUND_ROBIN;LEAST_CONN;RANDOM
-	Name   string                `json:"name,omitempty"`
+	Name   LoadBalancingScheme   `json:"name,omitempty"`
 	Custom *runtime.RawExtension `json:"custom,omitempty"`
 }
 
