@@ -156,7 +156,9 @@ func (r *reader) scalar(field string, n *yaml.Node, target any) {
 // judge finds what the values must not be.
 func (r *reader) judge(m *Mesh) {
 	p := &m.DefaultConfig
-	bad := func(field, message, hint string) { r.find(r.seen[field], finding.InvalidValue, finding.Error, field, message, hint) }
+	bad := func(field, message, hint string) {
+		r.find(r.seen[field], finding.InvalidValue, finding.Error, field, message, hint)
+	}
 	between := func(field string, d, low, high time.Duration) {
 		if d < low || d > high {
 			bad(field, fmt.Sprintf("%s is not between %s and %s", d, low, high), "")
