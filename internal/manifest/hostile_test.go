@@ -42,7 +42,7 @@ func TestGarbageGetsOneFindingQuickly(t *testing.T) {
 		"colons":                                  repeat(": ", size),
 		"quotes":                                  repeat(`"a" `, size),
 		"one quote":                               append([]byte(`a: "`), repeat("b\n", size)...),
-		"a broken line at the very end":           append(repeat("a: [b]\nc: {d: e}\n---\n", 1<<10), "a: b: c"...),
+		"a broken line at the very end":           append(repeat("a: [b]\nc: {d: e}\n---\n", 1<<12), "a: b: c"...),
 		"a broken line after many fields":         append(append([]byte("kind: ConfigMap\nb:\n"), repeat("- x\n", 1<<20)...), "  c: d: e"...),
 	} {
 		t.Run(name, func(t *testing.T) {

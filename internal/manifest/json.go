@@ -38,9 +38,6 @@ func (r *reader) json(data []byte) bool {
 		}
 	}
 	for _, n := range roots {
-		if r.stopped {
-			break
-		}
 		r.root(n, 0)
 	}
 	return true

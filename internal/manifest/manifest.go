@@ -98,6 +98,9 @@ func (r *reader) find(f finding.Finding) {
 
 // root takes one document, whose lines begin after offset lines of the file.
 func (r *reader) root(n *yaml.Node, offset int) {
+	if r.stopped {
+		return
+	}
 	if n.Kind == yaml.DocumentNode {
 		if len(n.Content) == 0 {
 			return

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"slices"
 	"strings"
 	"unicode/utf8"
 
@@ -105,11 +106,12 @@ func marker(line []byte) bool {
 
 func (r *reader) yaml(c chunk) {
 	decoder := yaml.NewDecoder(bytes.NewReader(c.text))
-	for !r.stopped {
-		var n yaml.Node
-		err := decoder.Decode(&n)
+	var roots []*yaml.Node
+	for {
+		n := &yaml.Node{}
+		err := decoder.Decode(n)
 		if errors.Is(err, io.EOF) {
-			return
+			break
 		}
 		if err != nil {
 			line, column, message, hint := explain(c.text, err)
@@ -117,9 +119,14 @@ func (r *reader) yaml(c chunk) {
 				Code: finding.YAMLSyntax, Severity: finding.Error, Position: finding.Position{File: r.name, Line: c.line + line, Column: column},
 				Message: message, Hint: hint,
 			})
-			return
+			// Words before the mistake are part of it and no document of their own.
+			roots = slices.DeleteFunc(roots, func(n *yaml.Node) bool { return len(n.Content) == 0 || n.Content[0].Kind == yaml.ScalarNode })
+			break
 		}
-		r.root(&n, c.line)
+		roots = append(roots, n)
+	}
+	for _, n := range roots {
+		r.root(n, c.line)
 	}
 }
 

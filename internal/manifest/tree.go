@@ -238,6 +238,10 @@ func number(n *yaml.Node) (any, bool) {
 	if err := n.Decode(&f); err != nil || math.IsInf(f, 0) || math.IsNaN(f) {
 		return nil, false
 	}
+	// JSON does not tell 1e3 from 1000.
+	if f == math.Trunc(f) && math.Abs(f) < 1<<53 {
+		return int64(f), true
+	}
 	return f, true
 }
 
