@@ -144,9 +144,7 @@ func (b *Builder) sidecarOutbound() *Resources {
 			continue
 		}
 		for _, p := range svc.Ports {
-			if p.Protocol != model.UDP {
-				subsets[newSubset(svc.Hostname, p.Number, nil)] = nil
-			}
+			subsets[newSubset(svc.Hostname, p.Number, nil)] = nil
 		}
 	}
 	for _, rule := range b.mesh.Rules {
@@ -204,7 +202,7 @@ func (b *Builder) outboundTCPs() []*Resource {
 	}
 	for _, svc := range b.mesh.Services {
 		for _, p := range svc.Ports {
-			if p.Protocol.IsHTTP() || p.Protocol == model.UDP || reserved(p.Number) || svc.ExternalName != "" {
+			if p.Protocol.IsHTTP() || reserved(p.Number) || svc.ExternalName != "" {
 				continue
 			}
 			for _, a := range svc.Addresses {

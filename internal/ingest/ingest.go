@@ -1,13 +1,19 @@
 // Package ingest turns an objects set into a model, plus findings per object.
 //
 // In: a frozen set of Kubernetes and mesh objects. Out: the mesh they describe. An object that check refuses is left out with its findings and
-// changes nothing else. Everything is pure, and the order objects came in does not matter.
+// changes nothing else; what a rule asks for and does not get is said by a finding, too. Everything is pure, and the order objects came in does
+// not matter.
 package ingest
 
 import (
+	"cmp"
+	"slices"
 	"time"
 
+	"github.com/meshctl/meshctl/internal/api/v1alpha2"
+	"github.com/meshctl/meshctl/internal/check"
 	"github.com/meshctl/meshctl/internal/finding"
+	"github.com/meshctl/meshctl/internal/meshconfig"
 	"github.com/meshctl/meshctl/internal/model"
 	"github.com/meshctl/meshctl/internal/objects"
 )
@@ -22,11 +28,89 @@ type Config struct {
 	AccessLog string
 	// IngressClass is the class of the Ingresses served here: istio.
 	IngressClass string
+	// IngressMode says which Ingresses are served: STRICT.
+	IngressMode meshconfig.IngressMode
 	// RootNamespace holds the rules that act on the whole mesh: istio-system.
 	RootNamespace string
 }
 
-// Build makes the mesh that set describes.
+func (c Config) withDefaults() Config {
+	c.Domain = cmp.Or(c.Domain, check.DefaultDomain)
+	c.ConnectTimeout = cmp.Or(c.ConnectTimeout, time.Second)
+	c.IngressClass = cmp.Or(c.IngressClass, "istio")
+	c.IngressMode = cmp.Or(c.IngressMode, meshconfig.IngressStrict)
+	c.RootNamespace = cmp.Or(c.RootNamespace, "istio-system")
+	return c
+}
+
+// Build makes the mesh that set describes. The findings are those of check on the mesh's own objects and Ingresses, and what only translation
+// can know; they are sorted, and no object is told the same twice.
 func Build(set *objects.Set, cfg Config) (*model.Mesh, []finding.Finding) {
-	return &model.Mesh{}, nil
+	b := &builder{
+		set:      set,
+		cfg:      cfg.withDefaults(),
+		services: map[string]*model.Service{},
+	}
+	b.mesh = &model.Mesh{Domain: b.cfg.Domain, ConnectTimeout: b.cfg.ConnectTimeout, AccessLog: b.cfg.AccessLog}
+	b.addWorkloads()
+	b.addServices()
+	b.addEndpoints()
+	b.addInbound()
+	b.addRules()
+	b.addIngresses()
+	b.judgeUnserved("DestinationPolicy")
+	b.judgeUnserved("EgressRule")
+	b.findings = append(b.findings, check.Set(set, b.judged)...)
+	return b.mesh, distinct(b.findings)
+}
+
+// builder holds what the steps of Build hand to each other.
+type builder struct {
+	set      *objects.Set
+	cfg      Config
+	mesh     *model.Mesh
+	findings []finding.Finding
+	// judged are the objects that check is asked about as a set.
+	judged []*objects.Object
+
+	services map[string]*model.Service
+	// selectors of the services that have one, by hostname.
+	selectors map[string]map[string]string
+	// targets are the container ports of a service's port: a number, or the name that each pod resolves for itself.
+	targets   map[string][]targetPort
+	workloads map[model.WorkloadKey]*pod
+	byIP      map[string]*pod
+}
+
+// find records a finding about an object.
+func (b *builder) find(o *objects.Object, code finding.Code, severity finding.Severity, field, message, hint string) {
+	b.findings = append(b.findings, o.Find(code, severity, field, message, hint))
+}
+
+// judge asks check about o by itself, and says whether o may be used.
+func (b *builder) judge(o *objects.Object) bool {
+	b.judged = append(b.judged, o)
+	fs := check.Object(o)
+	b.findings = append(b.findings, fs...)
+	return !finding.HasErrors(fs)
+}
+
+// judgeUnserved says of the objects of a kind that nothing is made of them.
+func (b *builder) judgeUnserved(kind string) {
+	for _, o := range b.set.Kind(v1alpha2.GroupVersion.Group, kind) {
+		b.judge(o)
+		b.find(o, finding.NotInForce, finding.Warning, "spec", kind+" is stored and checked but not carried out by this version",
+			"traffic goes on as if the object were not there")
+	}
+}
+
+func refOf(o *objects.Object) model.Ref {
+	return model.Ref{Kind: o.GVK.Kind, Namespace: o.Value.GetNamespace(), Name: o.Value.GetName()}
+}
+
+// distinct sorts findings and keeps one of those that say the same about the same field.
+func distinct(fs []finding.Finding) []finding.Finding {
+	finding.Sort(fs)
+	same := func(a, b finding.Finding) bool { return a.Code == b.Code && a.Object == b.Object && a.Field == b.Field }
+	return slices.CompactFunc(fs, same)
 }

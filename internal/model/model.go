@@ -9,7 +9,7 @@ import "time"
 // Protocol is what is spoken on a port.
 type Protocol string
 
-// The protocols; anything not recognised is TCP.
+// The protocols; anything not recognised is TCP. UDP is not carried, so there are no UDP ports here.
 const (
 	HTTP  Protocol = "http"
 	HTTP2 Protocol = "http2"
@@ -19,7 +19,6 @@ const (
 	TCP   Protocol = "tcp"
 	Mongo Protocol = "mongo"
 	Redis Protocol = "redis"
-	UDP   Protocol = "udp"
 )
 
 // IsHTTP says whether requests on the port are routed one by one.
@@ -46,7 +45,8 @@ type Mesh struct {
 	Workloads []*Workload
 	// Rules, in the order they are tried: precedence descending, then namespace and name ascending.
 	Rules []*Rule
-	// Ingress, by host and then in the order paths are tried: exact, prefixes, regular expressions, each longer first; a default backend last.
+	// Ingress: default backends last, the others by host and then in the order paths are tried: exact, regular expressions, prefixes, each
+	// longer first.
 	Ingress []*IngressRoute
 }
 
