@@ -63,8 +63,8 @@ func (t *Tour) do(ctx context.Context, line string) error {
 	return err
 }
 
-// findSite asks where the ingress answers, as the walk-through does: its node's address and its Service's first nodePort.
-func (t *Tour) findSite(ctx context.Context) (string, error) {
+// FindSite asks where the ingress answers, as the walk-through does: its node's address and its Service's first nodePort.
+func (t *Tour) FindSite(ctx context.Context) (string, error) {
 	host, err := t.shell(ctx, bookinfoDir, `kubectl get po -n istio-system -l istio=ingress -o jsonpath={.items[0].status.hostIP}`, 0)
 	if err != nil {
 		return "", err

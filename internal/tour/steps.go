@@ -113,7 +113,7 @@ func (t *Tour) ingress(ctx context.Context) error {
 	if err := t.do(ctx, "meshctl create -f ingress.yaml"); err != nil {
 		return err
 	}
-	site, err := t.findSite(ctx)
+	site, err := t.FindSite(ctx)
 	if err != nil {
 		return err
 	}

@@ -122,3 +122,6 @@ func withPath(env []string, dir string) []string {
 	}
 	return append(rest, "PATH="+path)
 }
+
+// Environ is the environment that commands run with: the sandbox's, once it is up.
+func (t *Tour) Environ() []string { return append([]string(nil), t.env...) }
