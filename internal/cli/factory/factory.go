@@ -20,6 +20,8 @@ const (
 	ExitNo    = 1 // the answer is no: findings, differences, not found, refused by a check
 	ExitUsage = 2 // wrong usage
 	ExitError = 3 // could not do it: unreachable, I/O, refused by the server
+
+	ExitInterrupted = 130 // ended by Ctrl-C, as the shell counts it
 )
 
 // ExitErr is an error that says which exit code it stands for. An error without one is ExitError.
@@ -71,8 +73,30 @@ type Factory struct {
 	Config *genericclioptions.ConfigFlags
 	// MeshNamespace is the control plane's namespace (--mesh-namespace, -i of 0.2).
 	MeshNamespace *string
+	// Color is --color: auto, always or never.
+	Color *string
 	// Getenv is os.Getenv, replaceable in tests.
 	Getenv func(string) string
+}
+
+// New is a factory with every flag at its default.
+func New(streams genericiooptions.IOStreams, getenv func(string) string) *Factory {
+	namespace, color := DefaultMeshNamespace, "auto"
+	return &Factory{
+		IOStreams:     streams,
+		Config:        genericclioptions.NewConfigFlags(true),
+		MeshNamespace: &namespace,
+		Color:         &color,
+		Getenv:        getenv,
+	}
+}
+
+// DefaultMeshNamespace is where the control plane lives unless --mesh-namespace says otherwise.
+const DefaultMeshNamespace = "istio-system"
+
+// Warn tells the user something that does not stop the command.
+func (f *Factory) Warn(format string, args ...any) {
+	fmt.Fprintf(f.ErrOut, "%s %s\n", f.Paint(f.ErrOut, Yellow, "warning:"), fmt.Sprintf(format, args...))
 }
 
 // IsTerminal says whether w is a terminal: progress and colour are shown only there.
