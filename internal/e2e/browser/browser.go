@@ -42,7 +42,6 @@ func Start(t testing.TB) *Browser {
 		t.Skip("SKIPPED, NOT PASSED: " + missing)
 	}
 	ctx, cancelProcess := chromedp.NewExecAllocator(context.Background(),
-		chromedp.WSURLReadTimeout(patience),
 		chromedp.ExecPath(path),
 		chromedp.Headless, chromedp.NoSandbox, chromedp.DisableGPU, chromedp.NoFirstRun, chromedp.NoDefaultBrowserCheck,
 		chromedp.Flag("disable-quic", true),
@@ -72,8 +71,11 @@ func Start(t testing.TB) *Browser {
 			t.Errorf("Chromium complained:\n%s", strings.Join(b.complaints, "\n"))
 		}
 	})
-	// The first call decides how long Chromium lives, so it alone has no limit of its own.
-	if err := chromedp.Do(ctx); err != nil {
+	// The first call's context decides how long Chromium lives, so its limit cannot be a context's.
+	late := time.AfterFunc(patience, cancelProcess)
+	err := chromedp.Do(ctx)
+	late.Stop()
+	if err != nil {
 		t.Fatalf("starting Chromium: %v", err)
 	}
 	return b
