@@ -395,7 +395,7 @@ func TestLogin(t *testing.T) {
 		"no name":                          {post(""), 400, "", `id="login-error"`},
 		"a name that would be a header":    {post("username=jason%0d%0aSet-Cookie:x=1"), 400, "", `id="login-error"`},
 		"a name that would be a script":    {post("username=%3Cscript%3Ealert(1)%3C/script%3E"), 400, "", `id="login-error"`},
-		"a name that would be an element":          {post("username=a%3Cb%3E"), 400, "", `id="login-error"`},
+		"a name that would be an element":  {post("username=a%3Cb%3E"), 400, "", `id="login-error"`},
 		"a name that would be two cookies": {post("username=jason;admin=1"), 400, "", `id="login-error"`},
 		"a novel":                          {post("username=" + strings.Repeat("a", 1<<20)), 413, "", `id="login-error"`},
 		"a name in the address only":       {httptest.NewRequest(http.MethodPost, "/login?username=jason", nil), 400, "", `id="login-error"`},
