@@ -8,6 +8,7 @@ import (
 	corev3 "github.com/envoyproxy/go-control-plane/envoy/config/core/v3"
 	listenerv3 "github.com/envoyproxy/go-control-plane/envoy/config/listener/v3"
 	routev3 "github.com/envoyproxy/go-control-plane/envoy/config/route/v3"
+	routerv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/filters/http/router/v3"
 	origdstv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/filters/listener/original_dst/v3"
 	hcmv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/filters/network/http_connection_manager/v3"
 	"google.golang.org/protobuf/types/known/durationpb"
@@ -75,6 +76,7 @@ func (b *Builder) virtualInbound(ports []servedPort, v4, v6 bool) *Resource {
 // inboundManager hands requests to the application as they came.
 func (b *Builder) inboundManager(port uint32) *hcmv3.HttpConnectionManager {
 	m := b.connectionManager("inbound_" + routeName(port))
+	m.HttpFilters = []*hcmv3.HttpFilter{httpFilter(routerFilter, &routerv3.Router{})}
 	m.LocalReplyConfig = &hcmv3.LocalReplyConfig{Mappers: []*hcmv3.ResponseMapper{{
 		// UF: the connection to the application could not be made, so it has seen nothing of the request.
 		Filter: &accesslogv3.AccessLogFilter{FilterSpecifier: &accesslogv3.AccessLogFilter_ResponseFlagFilter{

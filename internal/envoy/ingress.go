@@ -4,11 +4,13 @@ import (
 	"regexp"
 	"slices"
 	"strings"
+	"time"
 
 	corev3 "github.com/envoyproxy/go-control-plane/envoy/config/core/v3"
 	listenerv3 "github.com/envoyproxy/go-control-plane/envoy/config/listener/v3"
 	routev3 "github.com/envoyproxy/go-control-plane/envoy/config/route/v3"
 	hcmv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/filters/network/http_connection_manager/v3"
+	"google.golang.org/protobuf/types/known/durationpb"
 	"google.golang.org/protobuf/types/known/wrapperspb"
 
 	"github.com/meshctl/meshctl/internal/model"
@@ -28,6 +30,9 @@ func (b *Builder) ingressListener(v4, v6 bool) *Resource {
 	m.UseRemoteAddress = wrapperspb.Bool(true)
 	m.NormalizePath = wrapperspb.Bool(true)
 	m.StripTrailingHostDot = true
+	// Out there are clients that vanish, and such as mean to.
+	m.RequestHeadersTimeout = durationpb.New(10 * time.Second)
+	m.StreamIdleTimeout = durationpb.New(time.Hour)
 	// Nobody out there may steer the proxy with its own headers (x-envoy-max-retries and the like), whatever address they come from.
 	m.InternalAddressConfig = &hcmv3.HttpConnectionManager_InternalAddressConfig{
 		CidrRanges: []*corev3.CidrRange{{AddressPrefix: "127.0.0.1", PrefixLen: wrapperspb.UInt32(32)}},
@@ -64,7 +69,7 @@ func (c *caller) ingressRoutes() *Resource {
 		}
 		host := strings.ToLower(in.Host)
 		if hosts[host] == nil {
-			hosts[host] = &routev3.VirtualHost{Name: host, Domains: []string{host}}
+			hosts[host] = &routev3.VirtualHost{Name: host, Domains: []string{host}, RetryPolicy: defaultRetryPolicy()}
 			order = append(order, host)
 		}
 		hosts[host].Routes = append(hosts[host].Routes, routes...)
@@ -74,7 +79,7 @@ func (c *caller) ingressRoutes() *Resource {
 	}
 	const others = "*"
 	if hosts[others] == nil {
-		hosts[others] = &routev3.VirtualHost{Name: others, Domains: []string{others}}
+		hosts[others] = &routev3.VirtualHost{Name: others, Domains: []string{others}, RetryPolicy: defaultRetryPolicy()}
 		order = append(order, others)
 	}
 	slices.Sort(order)

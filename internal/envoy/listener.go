@@ -82,7 +82,7 @@ func bound(name string, port uint32, v4, v6 bool) *listenerv3.Listener {
 	return l
 }
 
-// connectionManager has what all HTTP listeners have in common; the caller adds where its routes come from.
+// connectionManager has what all HTTP listeners have in common; the caller says where its routes come from.
 func (b *Builder) connectionManager(statPrefix string) *hcmv3.HttpConnectionManager {
 	return &hcmv3.HttpConnectionManager{
 		StatPrefix: statPrefix,

@@ -65,7 +65,6 @@ func (c *caller) routes(svc *model.Service, port model.Port, name string, outer 
 	action := &routev3.RouteAction{
 		ClusterSpecifier: &routev3.RouteAction_Cluster{Cluster: c.b.ownCluster(svc, port)},
 		Timeout:          durationpb.New(0),
-		RetryPolicy:      retryPolicy(retryUnprocessed, defaultRetries, 0),
 	}
 	return append(out, newRoute(name, outer, conditions, &routev3.Route_Route{Route: action}))
 }
@@ -94,10 +93,11 @@ func (c *caller) ruleRoutes(rule *model.Rule, port model.Port, path pathMatch, h
 		return r
 	}
 	if rule.Retry == nil {
-		return []*routev3.Route{build(headers, retryPolicy(retryUnprocessed, defaultRetries, 0))}
+		return []*routev3.Route{build(headers, nil)}
 	}
 	if rule.Retry.Attempts == 0 {
-		return []*routev3.Route{build(headers, nil)}
+		// An empty policy stands in the way of the virtual host's.
+		return []*routev3.Route{build(headers, &routev3.RetryPolicy{})}
 	}
 	idempotent := append(slices.Clone(headers), regexHeader(methodHeader, idempotentMethods))
 	return []*routev3.Route{
@@ -178,6 +178,11 @@ func setRewrite(action *routev3.RouteAction, rewrite *model.Rewrite, path pathMa
 	}
 }
 
+// defaultRetryPolicy is a virtual host's, for the routes that have none of their own: it loses no request to an instance that comes or goes.
+func defaultRetryPolicy() *routev3.RetryPolicy {
+	return retryPolicy(retryUnprocessed, defaultRetries, 0)
+}
+
 func retryPolicy(on string, attempts uint32, perTry time.Duration) *routev3.RetryPolicy {
 	p := &routev3.RetryPolicy{
 		RetryOn:    on,
@@ -237,9 +242,10 @@ func (c *caller) outboundRoutes(port uint32, namespace string) *Resource {
 	}
 	for _, s := range services {
 		config.VirtualHosts = append(config.VirtualHosts, &routev3.VirtualHost{
-			Name:    s.svc.Hostname,
-			Domains: names.of(s.svc),
-			Routes:  c.routes(s.svc, s.port, "default", anyPath(), nil),
+			Name:        s.svc.Hostname,
+			Domains:     names.of(s.svc),
+			Routes:      c.routes(s.svc, s.port, "default", anyPath(), nil),
+			RetryPolicy: defaultRetryPolicy(),
 		})
 		for _, rule := range c.rules[s.svc.Hostname] {
 			refs = append(refs, rule.Ref)
