@@ -56,8 +56,8 @@ func start(t *testing.T, edit ...func(*xds.Config)) *fixture {
 	f := &fixture{t: t, rejected: make(chan xds.Rejection, 1000), progress: make(chan struct{}, 1)}
 	cfg := xds.Config{
 		Pilot: "pilot-test",
-		Admit: func(_ context.Context, n *corev3.Node) (model.Proxy, error) {
-			return model.Proxy{Type: model.Sidecar, Workload: model.WorkloadKey{Namespace: "default", Name: n.GetId()}}, nil
+		Admit: func(_ context.Context, id string) (model.Proxy, error) {
+			return model.Proxy{Type: model.Sidecar, Workload: model.WorkloadKey{Namespace: "default", Name: id}}, nil
 		},
 		Rejected: func(r xds.Rejection) { f.rejected <- r },
 		Progress: func() {

@@ -229,7 +229,7 @@ func TestAProxyThatDoesNotReadHoldsUpNobody(t *testing.T) {
 
 func TestWhoIsNotAdmittedHearsWhy(t *testing.T) {
 	f := start(t, func(c *xds.Config) {
-		c.Admit = func(context.Context, *corev3.Node) (model.Proxy, error) {
+		c.Admit = func(context.Context, string) (model.Proxy, error) {
 			return model.Proxy{}, status.Error(codes.PermissionDenied, "not you")
 		}
 	})
@@ -284,7 +284,7 @@ func benchmarkRouteEdit(b *testing.B, services, proxies int) {
 	var acked atomic.Int64
 	progress := make(chan struct{}, 1)
 	server := xds.New(xds.Config{
-		Admit: func(_ context.Context, n *corev3.Node) (model.Proxy, error) {
+		Admit: func(_ context.Context, id string) (model.Proxy, error) {
 			return model.Proxy{Type: model.Sidecar}, nil
 		},
 		Progress: func() {

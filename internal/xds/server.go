@@ -18,7 +18,6 @@ import (
 	"sync/atomic"
 	"time"
 
-	corev3 "github.com/envoyproxy/go-control-plane/envoy/config/core/v3"
 	discoveryv3 "github.com/envoyproxy/go-control-plane/envoy/service/discovery/v3"
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/codes"
@@ -39,9 +38,9 @@ type Source interface {
 type Config struct {
 	// Pilot names this instance in proxystatus.
 	Pilot string
-	// Admit decides which proxy a stream serves, from the stream's context (who calls) and the node it claims to be.
+	// Admit decides which proxy a stream serves, from the stream's context (who calls) and the id of the node it claims to be.
 	// Its error goes to the caller as it is.
-	Admit func(context.Context, *corev3.Node) (model.Proxy, error)
+	Admit func(ctx context.Context, nodeID string) (model.Proxy, error)
 	// Rejected is called when a proxy refused a resource. It must not block.
 	Rejected func(Rejection)
 	// Progress is called when what Progress and Rejections answer may have changed. It must not block.
@@ -202,7 +201,7 @@ func (s *Server) serve(g grpc.ServerStream, delta bool, recv func() (*request, e
 	if first.node == nil {
 		return status.Error(codes.InvalidArgument, "the first request of a stream must carry a node")
 	}
-	proxy, err := s.cfg.Admit(ctx, first.node)
+	proxy, err := s.cfg.Admit(ctx, first.node.GetId())
 	if err != nil {
 		return err
 	}
