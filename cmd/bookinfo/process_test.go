@@ -62,7 +62,7 @@ func TestEachVersionOfReviewsShowsItsStars(t *testing.T) {
 			if resp.StatusCode != http.StatusOK {
 				t.Errorf("status %s", resp.Status)
 			}
-			contains(t, body, "<title>Simple Bookstore App</title>", "The Comedy of Errors", "William Shakespeare", "Book Details", "Book Reviews", `data-stars="`+tc.stars+`"`)
+			contains(t, body, "<title>Simple Bookstore App</title>", "The Comedy of Errors", "William Shakespeare", "Book Details", "Book Reviews", `id="reviews" data-stars="`+tc.stars+`"`)
 			if n := strings.Count(body, "out of 5 stars"); n != tc.count {
 				t.Errorf("%d reviews have stars, want %d", n, tc.count)
 			}

@@ -256,7 +256,7 @@ func TestWhatOtherServicesSayIsEscaped(t *testing.T) {
 		`{"reviewer":"`+evil+`","text":"`+evil+`","rating":{"error":"`+evil+`"}}]}`)
 	resp, body := fetch(pageWith(t, details, reviews), "/productpage")
 	lacks(t, body, "<script", "<img", `alert('x')`)
-	contains(t, body, "&lt;script&gt;alert(&#39;x&#39;)", `aria-label="5 out of 5 stars"`, `data-stars="black"`)
+	contains(t, body, "&lt;script&gt;alert(&#39;x&#39;)", `aria-label="5 out of 5 stars"`, `id="reviews" data-stars="black"`)
 
 	// Should anything slip through one day, the browser is told to run nothing and to take no style but ours.
 	_, rest, _ := strings.Cut(body, "<style>")
@@ -275,7 +275,7 @@ func TestFailuresShowAsBoxesOnAPageThatStillComes(t *testing.T) {
 	}{
 		"details are down": {
 			down(), good,
-			[]string{"Error fetching product details!", detailsUnavailable, "Book Reviews", `data-stars="black"`}, []string{"Book Details"},
+			[]string{"Error fetching product details!", detailsUnavailable, "Book Reviews", `id="reviews" data-stars="black"`}, []string{"Book Details"},
 		},
 		"details talk nonsense": {
 			saying(200, "<html>"), good,
@@ -283,7 +283,7 @@ func TestFailuresShowAsBoxesOnAPageThatStillComes(t *testing.T) {
 		},
 		"reviews are down": {
 			goodDetails(), down(),
-			[]string{"Error fetching product reviews!", reviewsUnavailable, "Book Details", `data-stars="none"`}, []string{"Book Reviews", "Reviews served by"},
+			[]string{"Error fetching product reviews!", reviewsUnavailable, "Book Details", `id="reviews" data-stars="none"`}, []string{"Book Reviews", "Reviews served by"},
 		},
 		"reviews have no instance": {
 			goodDetails(), saying(503, "no healthy upstream"),
@@ -291,7 +291,7 @@ func TestFailuresShowAsBoxesOnAPageThatStillComes(t *testing.T) {
 		},
 		"ratings are down": {
 			goodDetails(), handled(reviewsWith("black", down())),
-			[]string{ratingsUnavailable, "Book Reviews", "Reviewer1", `data-stars="none"`}, []string{"out of 5 stars"},
+			[]string{ratingsUnavailable, "Book Reviews", "Reviewer1", `id="reviews" data-stars="none"`}, []string{"out of 5 stars"},
 		},
 		"ratings are limited": {
 			goodDetails(), handled(reviewsWith("black", saying(429, "RESOURCE_EXHAUSTED"))),
