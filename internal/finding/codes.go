@@ -29,5 +29,6 @@ const (
 	UnknownBackend   Code = "M0205" // an Ingress backend or port that does not exist
 	Shadowed         Code = "M0206" // a rule that can never match because another one comes first
 	PortConflict     Code = "M0207" // services that claim the same address and port differently
+	DuplicateClaim   Code = "M0208" // objects that say the same of one host, of which one is in force
 	ProxyRejected    Code = "M0301" // a proxy refused the configuration made from the object
 )
