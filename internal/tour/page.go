@@ -38,11 +38,19 @@ func newVisitor(site string) *visitor {
 	}}
 }
 
+// answer is what came back, read to its end.
+type answer struct {
+	code   int
+	status string
+	header http.Header
+	body   string
+}
+
 // fetch gets a path, as user if there is one.
-func (v *visitor) fetch(ctx context.Context, method, path, user, form string) (*http.Response, string, error) {
+func (v *visitor) fetch(ctx context.Context, method, path, user, form string) (answer, error) {
 	req, err := http.NewRequestWithContext(ctx, method, v.site+path, strings.NewReader(form))
 	if err != nil {
-		return nil, "", err
+		return answer{}, err
 	}
 	if form != "" {
 		req.Header.Set("Content-Type", "application/x-www-form-urlencoded")
@@ -52,26 +60,26 @@ func (v *visitor) fetch(ctx context.Context, method, path, user, form string) (*
 	}
 	res, err := v.client.Do(req)
 	if err != nil {
-		return nil, "", err
+		return answer{}, err
 	}
 	defer func() { _ = res.Body.Close() }() // read to its end below
 	body, err := io.ReadAll(io.LimitReader(res.Body, 1<<20))
-	return res, string(body), err
+	return answer{res.StatusCode, res.Status, res.Header, string(body)}, err
 }
 
 // reviews loads the product page and says which version of reviews is in it. A page with a failure box is an error.
 func (v *visitor) reviews(ctx context.Context, user string) (string, error) {
-	res, body, err := v.fetch(ctx, http.MethodGet, "/productpage", user, "")
+	a, err := v.fetch(ctx, http.MethodGet, "/productpage", user, "")
 	if err != nil {
 		return "", err
 	}
-	if res.StatusCode != http.StatusOK {
-		return "", fmt.Errorf("the page answered %s: %.200s", res.Status, strings.TrimSpace(body))
+	if a.code != http.StatusOK {
+		return "", fmt.Errorf("the page answered %s: %.200s", a.status, strings.TrimSpace(a.body))
 	}
-	if strings.Contains(body, `class="sorry"`) {
+	if strings.Contains(a.body, `class="sorry"`) {
 		return "", errors.New("the page shows a failure box")
 	}
-	m := versionOf.FindStringSubmatch(body)
+	m := versionOf.FindStringSubmatch(a.body)
 	if m == nil {
 		return "", errors.New("the page shows no reviews")
 	}

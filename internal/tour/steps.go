@@ -125,11 +125,11 @@ func (t *Tour) ingress(ctx context.Context) error {
 	}); err != nil {
 		return err
 	}
-	_, body, err := v.fetch(ctx, http.MethodGet, "/productpage", "", "")
+	a, err := v.fetch(ctx, http.MethodGet, "/productpage", "", "")
 	if err != nil {
 		return err
 	}
-	if !strings.Contains(body, "The Comedy of Errors") {
+	if !strings.Contains(a.body, "The Comedy of Errors") {
 		return errors.New("the page does not show the book")
 	}
 	t.holds("%s/productpage shows the shop", site)
@@ -139,19 +139,19 @@ func (t *Tour) ingress(ctx context.Context) error {
 		"/login": http.StatusOK, "/logout": http.StatusSeeOther,
 		"/": http.StatusNotFound, "/api/v1/products": http.StatusNotFound, "/reviews/0": http.StatusNotFound,
 	} {
-		res, _, err := v.fetch(ctx, http.MethodGet, path, "", "")
+		a, err := v.fetch(ctx, http.MethodGet, path, "", "")
 		if err != nil {
 			return err
 		}
-		if res.StatusCode != want {
-			return fmt.Errorf("%s answered %s, want %d", path, res.Status, want)
+		if a.code != want {
+			return fmt.Errorf("%s answered %s, want %d", path, a.status, want)
 		}
 	}
-	res, _, err := v.fetch(ctx, http.MethodPost, "/login", "", "username=jason")
+	a, err = v.fetch(ctx, http.MethodPost, "/login", "", "username=jason")
 	if err != nil {
 		return err
 	}
-	if cookie := res.Header.Get("Set-Cookie"); !strings.HasPrefix(cookie, "user=jason;") {
+	if cookie := a.header.Get("Set-Cookie"); !strings.HasPrefix(cookie, "user=jason;") {
 		return fmt.Errorf("logging in set the cookie %q", cookie)
 	}
 	t.holds("/login and /logout work, anything else is 404")

@@ -8,6 +8,7 @@ import (
 	"fmt"
 	"net"
 	"net/http"
+	"os"
 	"strconv"
 	"sync/atomic"
 	"time"
@@ -65,7 +66,7 @@ func serve(ctx context.Context, p ports, getenv func(string) string) error {
 	go func() { ended <- web.Serve(p.http) }()
 	go func() { ended <- rpc.Serve(p.grpc) }()
 	go func() { ended <- s.lines(p.tcp) }()
-	fmt.Println("serving as", s.who.Pod, s.who.Version)
+	fmt.Fprintln(os.Stdout, "serving as", s.who.Pod, s.who.Version)
 	select {
 	case err := <-ended:
 		return err
@@ -132,6 +133,7 @@ func (s *server) routes() http.Handler {
 	return mux
 }
 
+//nolint:revive // the order of parameters is gRPC's
 func (s *server) rpc(_ any, ctx context.Context, decode func(any) error, _ grpc.UnaryServerInterceptor) (any, error) {
 	if err := decode(&wrapperspb.StringValue{}); err != nil {
 		return nil, err

@@ -39,7 +39,7 @@ func dangling(root, document string, text []byte) []string {
 func TestEveryPathInTheDocumentsExists(t *testing.T) {
 	const root = "../../.."
 	documents := []string{"README.md"}
-	err := filepath.WalkDir(filepath.Join(root, "docs"), func(path string, d fs.DirEntry, err error) error {
+	err := filepath.WalkDir(filepath.Join(root, "docs"), func(path string, _ fs.DirEntry, err error) error {
 		if err == nil && strings.HasSuffix(path, ".md") {
 			path, err = filepath.Rel(root, path)
 			documents = append(documents, path)

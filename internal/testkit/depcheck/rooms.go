@@ -55,7 +55,7 @@ func rooms() map[string]room {
 		"expr":     {layer: pure},
 		"check":    {layer: pure, sideways: []string{"expr"}, kubeTypes: true},
 		"ingest":   {layer: pure, sideways: []string{"check"}, kubeTypes: true},
-		"envoy":    {layer: pure, envoyTypes: true},
+		"envoy":    {layer: pure, tree: true, envoyTypes: true},
 		"policy":   {layer: pure, sideways: []string{"expr"}},
 		"inject":   {layer: pure, kubeTypes: true},
 		"issue":    {layer: pure},
