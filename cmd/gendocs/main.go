@@ -18,7 +18,6 @@ import (
 
 	"github.com/meshctl/meshctl/internal/cli"
 	"github.com/meshctl/meshctl/internal/cli/factory"
-	"github.com/meshctl/meshctl/internal/finding"
 )
 
 func main() {
@@ -65,7 +64,7 @@ func generate() (map[string][]byte, error) {
 	// Defaults that come from who runs this do not belong in a reference.
 	f := factory.New(genericiooptions.IOStreams{In: strings.NewReader(""), Out: io.Discard, ErrOut: io.Discard}, func(string) string { return "" })
 	root := cli.New(f)
-	files := map[string][]byte{"docs/reference/findings.md": findings()}
+	files := map[string][]byte{}
 	each(root, func(c *cobra.Command) {
 		files["docs/reference/"+fileOf(c)] = reference(c)
 	})
@@ -153,6 +152,9 @@ func flagTable(b *bytes.Buffer, title string, flags *pflag.FlagSet) {
 		def := ""
 		if flag.DefValue != "" && flag.DefValue != "false" && flag.DefValue != "[]" && flag.DefValue != "0" {
 			def = "`" + flag.DefValue + "`"
+			if home, err := os.UserHomeDir(); err == nil {
+				def = strings.Replace(def, "`"+home+"/", "`~/", 1)
+			}
 		}
 		fmt.Fprintf(rows, "| `%s` | %s | %s |\n", name, def, strings.ReplaceAll(usage, "|", "\\|"))
 	})
@@ -195,15 +197,4 @@ func dedent(text string) string {
 		out = append(out, strings.TrimPrefix(line, "  "))
 	}
 	return strings.Join(out, "\n")
-}
-
-// findings is the page of every code.
-func findings() []byte {
-	var b bytes.Buffer
-	fmt.Fprint(&b, "# Findings\n\nEvery finding that `meshctl validate`, the control plane and object status can give, by its code. A code never changes its meaning.\n\n")
-	fmt.Fprint(&b, "| code | severity | meaning |\n|---|---|---|\n")
-	for _, e := range finding.Registry() {
-		fmt.Fprintf(&b, "| `%s` | %s | %s |\n", e.Code, e.Severity, strings.ReplaceAll(e.Meaning, "|", "\\|"))
-	}
-	return b.Bytes()
 }
