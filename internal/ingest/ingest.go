@@ -30,8 +30,6 @@ type Config struct {
 	IngressClass string
 	// IngressMode says which Ingresses are served: STRICT.
 	IngressMode meshconfig.IngressMode
-	// RootNamespace holds the rules that act on the whole mesh: istio-system.
-	RootNamespace string
 }
 
 func (c Config) withDefaults() Config {
@@ -39,7 +37,6 @@ func (c Config) withDefaults() Config {
 	c.ConnectTimeout = cmp.Or(c.ConnectTimeout, time.Second)
 	c.IngressClass = cmp.Or(c.IngressClass, "istio")
 	c.IngressMode = cmp.Or(c.IngressMode, meshconfig.IngressStrict)
-	c.RootNamespace = cmp.Or(c.RootNamespace, "istio-system")
 	return c
 }
 
@@ -58,8 +55,11 @@ func Build(set *objects.Set, cfg Config) (*model.Mesh, []finding.Finding) {
 	b.addInbound()
 	b.addRules()
 	b.addIngresses()
-	b.judgeUnserved("DestinationPolicy")
-	b.judgeUnserved("EgressRule")
+	for _, kind := range []string{"DestinationPolicy", "EgressRule"} {
+		for _, o := range b.set.Kind(v1alpha2.GroupVersion.Group, kind) {
+			b.judge(o)
+		}
+	}
 	b.findings = append(b.findings, check.Set(set, b.judged)...)
 	return b.mesh, distinct(b.findings)
 }
@@ -93,15 +93,6 @@ func (b *builder) judge(o *objects.Object) bool {
 	fs := check.Object(o)
 	b.findings = append(b.findings, fs...)
 	return !finding.HasErrors(fs)
-}
-
-// judgeUnserved says of the objects of a kind that nothing is made of them.
-func (b *builder) judgeUnserved(kind string) {
-	for _, o := range b.set.Kind(v1alpha2.GroupVersion.Group, kind) {
-		b.judge(o)
-		b.find(o, finding.NotInForce, finding.Warning, "spec", kind+" is stored and checked but not carried out by this version",
-			"traffic goes on as if the object were not there")
-	}
 }
 
 func refOf(o *objects.Object) model.Ref {

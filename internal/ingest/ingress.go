@@ -40,13 +40,13 @@ func (b *builder) addIngresses() {
 				continue
 			}
 			for j, p := range rule.HTTP.Paths {
-				field := fmt.Sprintf("spec.rules[%d].http.paths[%d]", i, j)
+				field := finding.Item(finding.Item("spec.rules", i)+".http.paths", j)
 				route, ok := b.path(o, field, p)
 				if !ok {
 					continue
 				}
 				route.Host = host
-				b.addPath(o, field+".backend", p.Backend, route)
+				b.addPath(o, finding.Child(field, "backend"), p.Backend, route)
 			}
 		}
 	}
@@ -91,7 +91,7 @@ func (b *builder) path(o *objects.Object, field string, p networkingv1.HTTPIngre
 		return model.IngressRoute{Path: cmp.Or(prefix, "/"), PathKind: model.Prefix}, true
 	}
 	if _, err := regexp.Compile(p.Path); err != nil {
-		b.find(o, finding.InvalidRegex, finding.Error, field+".path", fmt.Sprintf("%q is not a regular expression: %v", p.Path, err), "set pathType to Exact or Prefix for a literal path")
+		b.find(o, finding.InvalidRegex, finding.Error, finding.Child(field, "path"), fmt.Sprintf("%q is not a regular expression: %v", p.Path, err), "set pathType to Exact or Prefix for a literal path")
 		return model.IngressRoute{}, false
 	}
 	return model.IngressRoute{Path: p.Path, PathKind: model.Regex}, true
@@ -119,20 +119,19 @@ func (b *builder) addPath(o *objects.Object, field string, backend networkingv1.
 	b.mesh.Ingress = append(b.mesh.Ingress, &route)
 }
 
-// judgeBackend finds the backend's port and says when requests cannot be sent to it.
+// judgeBackend finds the backend's port and says when it is not one for requests. That there is none at all is found by check.
 func (b *builder) judgeBackend(o *objects.Object, field string, svc *model.Service, port networkingv1.ServiceBackendPort, route *model.IngressRoute) {
-	i := slices.IndexFunc(svc.Ports, func(p model.Port) bool {
-		return p.Number == route.Port || (port.Number == 0 && port.Name != "" && p.Name == port.Name)
-	})
-	if i < 0 {
-		b.find(o, finding.UnknownBackend, finding.Warning, field+".service.port", fmt.Sprintf("service %s has no such port, so these requests get 503", short(svc.Hostname)), "")
+	for _, p := range svc.Ports {
+		if p.Number != route.Port && (port.Number != 0 || port.Name == "" || p.Name != port.Name) {
+			continue
+		}
+		route.Port = p.Number
+		if !p.Protocol.IsHTTP() {
+			b.find(o, finding.NotInForce, finding.Warning, finding.Child(field, "service.port"),
+				fmt.Sprintf("port %d of service %s is %s and not HTTP, so these requests get 503", p.Number, short(svc.Hostname), p.Protocol),
+				"name the port http-…, http2-… or grpc-…, or set its appProtocol")
+		}
 		return
-	}
-	route.Port = svc.Ports[i].Number
-	if !svc.Ports[i].Protocol.IsHTTP() {
-		b.find(o, finding.NotInForce, finding.Warning, field+".service.port",
-			fmt.Sprintf("port %d of service %s is %s and not HTTP, so these requests get 503", route.Port, short(svc.Hostname), svc.Ports[i].Protocol),
-			"name the port http-…, http2-… or grpc-…, or set its appProtocol")
 	}
 }
 

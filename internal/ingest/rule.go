@@ -5,9 +5,7 @@ import (
 	"fmt"
 	"maps"
 	"slices"
-	"strings"
 	"time"
-	"unicode/utf8"
 
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 
@@ -42,11 +40,6 @@ type ruleTranslation struct {
 	in     *v1alpha2.RouteRule
 }
 
-// idle says that a field is accepted and does nothing.
-func (t *ruleTranslation) idle(field, why, hint string) {
-	t.find(t.object, finding.NotInForce, finding.Warning, field, why, hint)
-}
-
 func (t *ruleTranslation) hostname(s v1alpha2.IstioService) string {
 	return check.Hostname(s, t.in.Namespace, t.cfg.Domain)
 }
@@ -54,26 +47,19 @@ func (t *ruleTranslation) hostname(s v1alpha2.IstioService) string {
 // rule is the RouteRule's meaning; nil when it has none that could be carried out.
 func (t *ruleTranslation) rule() *model.Rule {
 	spec := &t.in.Spec
-	if !t.printable() {
-		return nil
-	}
 	out := &model.Rule{Ref: refOf(t.object), Precedence: spec.Precedence, Host: t.hostname(spec.Destination)}
 	if svc := t.services[out.Host]; svc != nil {
 		if !slices.ContainsFunc(svc.Ports, func(p model.Port) bool { return p.Protocol.IsHTTP() }) {
-			t.idle("spec.destination", fmt.Sprintf("service %s has no HTTP port, and rules act on requests only", short(out.Host)),
+			t.find(t.object, finding.NotInForce, finding.Warning, "spec.destination", fmt.Sprintf("service %s has no HTTP port, and rules act on requests only", short(out.Host)),
 				"name the port http-…, http2-… or grpc-…, or set its appProtocol")
 			return nil
 		}
-		if svc.Namespace != t.in.Namespace && t.in.Namespace != t.cfg.RootNamespace {
+		// check tells the author.
+		if svc.Namespace != t.in.Namespace && t.in.Namespace != check.MeshNamespace {
 			out.CallerNamespace = t.in.Namespace
-			t.find(t.object, finding.ForeignNamespace, finding.Warning, "spec.destination",
-				fmt.Sprintf("service %s is of another namespace, so the rule acts only on calls from namespace %s", short(out.Host), t.in.Namespace),
-				fmt.Sprintf("for all callers put the rule into namespace %s or %s", svc.Namespace, t.cfg.RootNamespace))
 		}
 	}
-	if !t.match(out) {
-		return nil
-	}
+	t.match(out)
 	t.targets(out)
 	if r := spec.Redirect; r != nil {
 		out.Redirect = &model.Redirect{URI: r.URI, Authority: r.Authority}
@@ -82,59 +68,21 @@ func (t *ruleTranslation) rule() *model.Rule {
 		out.Rewrite = &model.Rewrite{URI: r.URI, Authority: r.Authority}
 	}
 	out.Websocket = spec.WebsocketUpgrade
-	t.timeout(out)
-	t.retry(out)
-	t.fault(out)
-	if spec.L4Fault != nil {
-		t.idle("spec.l4Fault", "faults on connections are not carried out", "use httpFault for requests")
+	if t := spec.HTTPReqTimeout; t != nil && t.SimpleTimeout != nil {
+		out.Timeout = duration(t.SimpleTimeout.Timeout)
 	}
+	if r := spec.HTTPReqRetries; r != nil && r.SimpleRetry != nil {
+		out.Retry = &model.Retry{Attempts: uint32(max(r.SimpleRetry.Attempts, 0)), PerTryTimeout: duration(r.SimpleRetry.PerTryTimeout)}
+	}
+	out.Fault = fault(spec.HTTPFault)
 	return out
 }
 
-// printable refuses what no header can hold and Envoy would reject together with the rules beside it.
-func (t *ruleTranslation) printable() bool {
-	bad := func(s string) bool { return !utf8.ValidString(s) || strings.ContainsAny(s, "\x00\r\n") }
-	fields := map[string]string{}
-	spec := &t.in.Spec
-	if spec.Match != nil && spec.Match.Request != nil {
-		for name, m := range spec.Match.Request.Headers {
-			field := "spec.match.request.headers." + name
-			fields[field] = name + value(m.Exact) + value(m.Prefix) + value(m.Regex)
-		}
-	}
-	if r := spec.Redirect; r != nil {
-		fields["spec.redirect"] = r.URI + r.Authority
-	}
-	if r := spec.Rewrite; r != nil {
-		fields["spec.rewrite"] = r.URI + r.Authority
-	}
-	ok := true
-	for field, s := range fields {
-		if bad(s) {
-			t.find(t.object, finding.InvalidValue, finding.Error, field, "line breaks, NUL and broken UTF-8 cannot stand in a header", "remove them")
-			ok = false
-		}
-	}
-	return ok
-}
-
-func value(s *string) string {
-	if s == nil {
-		return ""
-	}
-	return *s
-}
-
-// match takes over the conditions. A rule with a condition that cannot be held is not carried out: without the condition it would act on
-// requests its author excluded.
-func (t *ruleTranslation) match(out *model.Rule) bool {
+// match takes over the conditions; those on addresses have no effect, as check says.
+func (t *ruleTranslation) match(out *model.Rule) {
 	m := t.in.Spec.Match
 	if m == nil {
-		return true
-	}
-	if m.TCP != nil || m.UDP != nil {
-		t.idle("spec.match", "conditions on addresses are not evaluated, so the rule is left out", "remove match.tcp and match.udp")
-		return false
+		return
 	}
 	if s := m.Source; s != nil {
 		out.Source = &model.Source{Labels: s.Labels}
@@ -145,7 +93,7 @@ func (t *ruleTranslation) match(out *model.Rule) bool {
 		}
 	}
 	if m.Request == nil {
-		return true
+		return
 	}
 	for _, name := range slices.Sorted(maps.Keys(m.Request.Headers)) {
 		h := model.HeaderMatch{Name: pseudoHeader(name)}
@@ -162,7 +110,6 @@ func (t *ruleTranslation) match(out *model.Rule) bool {
 		out.Headers = append(out.Headers, h)
 	}
 	slices.SortFunc(out.Headers, func(a, b model.HeaderMatch) int { return cmp.Compare(a.Name, b.Name) })
-	return true
 }
 
 // pseudoHeader is the header of HTTP/2 that a rule means by a name without colon.
@@ -183,11 +130,7 @@ func (t *ruleTranslation) targets(out *model.Rule) {
 		target := model.Target{Host: out.Host, Labels: r.Labels, Weight: uint32(min(max(r.Weight, 0), 100))}
 		if r.Destination != nil {
 			target.Host = t.hostname(*r.Destination)
-			if len(r.Destination.Labels) > 0 {
-				target.Labels = maps.Clone(r.Destination.Labels)
-				maps.Copy(target.Labels, r.Labels)
-			}
-			t.judgeTarget(fmt.Sprintf("spec.route[%d].destination", i), own, target.Host)
+			t.judgeTarget(finding.Child(finding.Item("spec.route", i), "destination"), own, target.Host)
 		}
 		if len(t.in.Spec.Route) == 1 {
 			target.Weight = 100
@@ -214,80 +157,23 @@ func (t *ruleTranslation) judgeTarget(field string, own *model.Service, host str
 	}
 }
 
-func (t *ruleTranslation) timeout(out *model.Rule) {
-	in := t.in.Spec.HTTPReqTimeout
+// fault is nil when nothing would be injected.
+func fault(in *v1alpha2.HTTPFaultInjection) *model.Fault {
 	if in == nil {
-		return
-	}
-	if in.Custom != nil {
-		t.idle("spec.httpReqTimeout.custom", "custom timeouts have no meaning", "use simpleTimeout")
-	}
-	if s := in.SimpleTimeout; s != nil {
-		out.Timeout = duration(s.Timeout)
-		t.override("spec.httpReqTimeout.simpleTimeout", s.OverrideHeaderName)
-	}
-}
-
-func (t *ruleTranslation) retry(out *model.Rule) {
-	in := t.in.Spec.HTTPReqRetries
-	if in == nil {
-		return
-	}
-	if in.Custom != nil {
-		t.idle("spec.httpReqRetries.custom", "custom retries have no meaning", "use simpleRetry")
-	}
-	if s := in.SimpleRetry; s != nil {
-		out.Retry = &model.Retry{Attempts: uint32(max(s.Attempts, 0)), PerTryTimeout: duration(s.PerTryTimeout)}
-		t.override("spec.httpReqRetries.simpleRetry", s.OverrideHeaderName)
-	}
-}
-
-func (t *ruleTranslation) fault(out *model.Rule) {
-	in := t.in.Spec.HTTPFault
-	if in == nil {
-		return
+		return nil
 	}
 	f := model.Fault{}
 	if d := in.Delay; d != nil {
 		f.DelayPercent, f.Delay = percent(d.Percent), duration(d.FixedDelay)
-		if d.ExponentialDelay != nil {
-			t.idle("spec.httpFault.delay.exponentialDelay", "exponential delays are not carried out", "use fixedDelay")
-		}
-		t.override("spec.httpFault.delay", d.OverrideHeaderName)
 	}
-	if a := in.Abort; a != nil {
-		f.AbortPercent = percent(a.Percent)
-		if a.HTTPStatus != nil {
-			f.AbortStatus = t.status(*a.HTTPStatus)
-		}
-		if a.GRPCStatus != nil {
-			t.idle("spec.httpFault.abort.grpcStatus", "aborting with a gRPC status is not carried out", "use httpStatus")
-		}
-		if a.HTTP2Error != nil {
-			t.idle("spec.httpFault.abort.http2Error", "aborting with an HTTP/2 error is not carried out", "use httpStatus")
-		}
-		t.override("spec.httpFault.abort", a.OverrideHeaderName)
+	// Envoy can abort with a status that ends a request and no other; check tells the author.
+	if a := in.Abort; a != nil && a.HTTPStatus != nil && *a.HTTPStatus >= 200 && *a.HTTPStatus < 600 {
+		f.AbortPercent, f.AbortStatus = percent(a.Percent), uint32(*a.HTTPStatus)
 	}
-	if f != (model.Fault{}) {
-		out.Fault = &f
+	if f == (model.Fault{}) {
+		return nil
 	}
-}
-
-// status is an HTTP status that Envoy can abort with; 0, which stands for none, for any other.
-func (t *ruleTranslation) status(code int32) uint32 {
-	if code >= 200 && code < 600 {
-		return uint32(code)
-	}
-	if code != 0 {
-		t.idle("spec.httpFault.abort.httpStatus", fmt.Sprintf("%d is no status that ends a request", code), "use one from 200 to 599")
-	}
-	return 0
-}
-
-func (t *ruleTranslation) override(field, header string) {
-	if header != "" {
-		t.idle(field+".overrideHeaderName", "requests cannot override the rule by a header", "")
-	}
+	return &f
 }
 
 // percent is all when unset.

@@ -71,7 +71,7 @@ func (b *builder) addPorts(o *objects.Object, in *corev1.Service, svc *model.Ser
 			continue
 		}
 		if number == 15001 || number == 15006 {
-			b.find(o, finding.PortConflict, finding.Warning, fmt.Sprintf("spec.ports[%d].port", i),
+			b.find(o, finding.PortConflict, finding.Warning, finding.Child(finding.Item("spec.ports", i), "port"),
 				fmt.Sprintf("port %d is the mesh's own; calls to it from inside the mesh do not arrive", number), "choose another port")
 		}
 		port := model.Port{Name: p.Name, Number: number, Protocol: protocol(p)}
