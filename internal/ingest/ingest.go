@@ -99,9 +99,8 @@ func refOf(o *objects.Object) model.Ref {
 	return model.Ref{Kind: o.GVK.Kind, Namespace: o.Value.GetNamespace(), Name: o.Value.GetName()}
 }
 
-// distinct sorts findings and keeps one of those that say the same about the same field.
+// distinct sorts findings and keeps one of those that are the same.
 func distinct(fs []finding.Finding) []finding.Finding {
 	finding.Sort(fs)
-	same := func(a, b finding.Finding) bool { return a.Code == b.Code && a.Object == b.Object && a.Field == b.Field }
-	return slices.CompactFunc(fs, same)
+	return slices.Compact(fs)
 }

@@ -127,7 +127,7 @@ func (b *builder) judgeBackend(o *objects.Object, field string, svc *model.Servi
 		}
 		route.Port = p.Number
 		if !p.Protocol.IsHTTP() {
-			b.find(o, finding.NotInForce, finding.Warning, finding.Child(field, "service.port"),
+			b.find(o, finding.NotInForce, finding.Warning, finding.Child(finding.Child(field, "service"), "port"),
 				fmt.Sprintf("port %d of service %s is %s and not HTTP, so these requests get 503", p.Number, short(svc.Hostname), p.Protocol),
 				"name the port http-…, http2-… or grpc-…, or set its appProtocol")
 		}

@@ -85,33 +85,33 @@ func (b *builder) addPorts(o *objects.Object, in *corev1.Service, svc *model.Ser
 	slices.SortFunc(svc.Ports, func(a, b model.Port) int { return cmp.Compare(a.Number, b.Number) })
 }
 
-// protocol is what a service says about its port: by appProtocol, else by the name up to its first dash, else TCP.
+// protocol is what a service says about its port: by appProtocol, else by the name up to its first dash. What it does not say, or says in words
+// not known here, is TCP, which suits everything.
 func protocol(p corev1.ServicePort) model.Protocol {
-	if p.AppProtocol != nil {
-		switch strings.ToLower(*p.AppProtocol) {
-		case "http", "kubernetes.io/ws":
-			return model.HTTP
-		case "http2", "h2c", "kubernetes.io/h2c":
-			return model.HTTP2
-		case "https", "kubernetes.io/wss":
-			return model.HTTPS
-		}
-		if known, ok := named(strings.ToLower(*p.AppProtocol)); ok {
-			return known
-		}
+	if p.AppProtocol == nil {
+		prefix, _, _ := strings.Cut(p.Name, "-")
+		return named(prefix)
 	}
-	prefix, _, _ := strings.Cut(p.Name, "-")
-	known, _ := named(prefix)
-	return known
+	switch name := strings.ToLower(*p.AppProtocol); name {
+	case "h2c", "kubernetes.io/h2c":
+		return model.HTTP2
+	case "ws", "kubernetes.io/ws":
+		return model.HTTP
+	case "wss", "kubernetes.io/wss":
+		return model.HTTPS
+	default:
+		return named(name)
+	}
 }
 
-// named is the protocol of a name; TCP and false for any other.
-func named(name string) (model.Protocol, bool) {
+// named is the protocol of a name, TCP for any other.
+func named(name string) model.Protocol {
 	switch p := model.Protocol(name); p {
-	case model.HTTP, model.HTTP2, model.GRPC, model.HTTPS, model.TLS, model.TCP, model.Mongo, model.Redis:
-		return p, true
+	case model.HTTP, model.HTTP2, model.GRPC, model.HTTPS, model.TLS, model.Mongo, model.Redis:
+		return p
+	case model.TCP:
 	}
-	return model.TCP, false
+	return model.TCP
 }
 
 // virtualIPs are the service's addresses, IPv4 first.

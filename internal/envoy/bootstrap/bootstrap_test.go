@@ -2,11 +2,10 @@ package bootstrap
 
 import (
 	"net/netip"
-	"os"
-	"os/exec"
 	"path/filepath"
 	"testing"
 
+	"github.com/meshctl/meshctl/internal/testkit/envoyproc"
 	"github.com/meshctl/meshctl/internal/testkit/golden"
 )
 
@@ -36,29 +35,13 @@ func TestJSON(t *testing.T) {
 }
 
 func TestEnvoyAcceptsIt(t *testing.T) {
-	envoy, err := filepath.Abs("../../../.cache/tools/envoy")
-	if err != nil {
-		t.Fatal(err)
-	}
-	if _, err := os.Stat(envoy); err != nil {
-		if os.Getenv("CI") == "true" {
-			t.Fatal(err)
-		}
-		t.Skip("no Envoy in .cache/tools: run make build")
-	}
 	for name, c := range cases() {
 		t.Run(name, func(t *testing.T) {
 			got, err := JSON(c)
 			if err != nil {
 				t.Fatal(err)
 			}
-			file := filepath.Join(t.TempDir(), "envoy.json")
-			if err := os.WriteFile(file, got, 0o600); err != nil {
-				t.Fatal(err)
-			}
-			if out, err := exec.Command(envoy, "--mode", "validate", "-c", file, "--log-level", "warning").CombinedOutput(); err != nil || len(out) > len("configuration '' OK\n")+len(file) {
-				t.Errorf("%v\n%s", err, out)
-			}
+			envoyproc.Validate(t, got)
 		})
 	}
 }
