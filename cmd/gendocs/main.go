@@ -18,6 +18,7 @@ import (
 
 	"github.com/meshctl/meshctl/internal/cli"
 	"github.com/meshctl/meshctl/internal/cli/factory"
+	"github.com/meshctl/meshctl/internal/finding"
 )
 
 func main() {
@@ -64,7 +65,7 @@ func generate() (map[string][]byte, error) {
 	// Defaults that come from who runs this do not belong in a reference.
 	f := factory.New(genericiooptions.IOStreams{In: strings.NewReader(""), Out: io.Discard, ErrOut: io.Discard}, func(string) string { return "" })
 	root := cli.New(f)
-	files := map[string][]byte{}
+	files := map[string][]byte{"docs/reference/findings.md": findings()}
 	each(root, func(c *cobra.Command) {
 		files["docs/reference/"+fileOf(c)] = reference(c)
 	})
@@ -197,4 +198,14 @@ func dedent(text string) string {
 		out = append(out, strings.TrimPrefix(line, "  "))
 	}
 	return strings.Join(out, "\n")
+}
+
+// findings is the page of every code.
+func findings() []byte {
+	var b bytes.Buffer
+	fmt.Fprint(&b, "# Findings\n\nEverything that `meshctl validate`, the other commands, the control plane and an object's status can find, by its code. A code never changes its meaning.\n")
+	for _, d := range finding.Registry() {
+		fmt.Fprintf(&b, "\n## %s %s\n\nUsually: %s. %s\n\n%s\n", d.Code, d.Name, d.Severity, d.Meaning, d.Do)
+	}
+	return b.Bytes()
 }

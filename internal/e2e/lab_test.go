@@ -14,11 +14,16 @@ import (
 	"testing"
 	"time"
 
+	"github.com/meshctl/meshctl/internal/image"
 	"github.com/meshctl/meshctl/internal/tour"
 )
 
-// root is the repository.
-const root = "../.."
+const (
+	// root is the repository.
+	root = "../.."
+	// echoTag is the image of the suite's own server.
+	echoTag = "docker.io/meshctl/echo:test"
+)
 
 // patience is how long anything may take to become so. Changes take far less; the rest is for a busy machine.
 const patience = 90 * time.Second
@@ -72,7 +77,7 @@ func (l *lab) start() error {
 	if err != nil {
 		return err
 	}
-	t, err := tour.New(tour.Config{Root: root, Out: os.Stdout, Environ: environ(dir)})
+	t, err := tour.New(tour.Config{Root: root, Out: os.Stdout, Environ: append(os.Environ(), "MESHCTL_SANDBOX_DIR="+filepath.Join(dir, "sandbox"))})
 	if err != nil {
 		return err
 	}
@@ -95,7 +100,14 @@ func (l *lab) loadEcho(ctx context.Context, dir string) error {
 	if out, err := build.CombinedOutput(); err != nil {
 		return fmt.Errorf("building echo: %w: %s", err, out)
 	}
-	return echoImage(ctx, l, dir, binary)
+	archive := filepath.Join(dir, "echo.tar")
+	if err := image.BuildProgram(archive, echoTag, binary); err != nil {
+		return fmt.Errorf("making echo's image: %w", err)
+	}
+	if s, err := l.tour.Type(ctx, ".", "meshctl sandbox load "+archive); err != nil || s.Exit != 0 {
+		return fmt.Errorf("loading echo's image: %w: %s", err, s.Stderr)
+	}
+	return nil
 }
 
 // run types a line into bash with the namespace in $NS, and fails the test if it does not succeed.

@@ -6,7 +6,9 @@ import (
 	"fmt"
 	"io"
 	"os"
+	"path/filepath"
 	"slices"
+	"strings"
 	"time"
 
 	"github.com/mattn/go-isatty"
@@ -16,12 +18,24 @@ import (
 // takes the sandbox down again. The exit status is 0 when every claim held, and 3 otherwise.
 func Main(ctx context.Context, environ []string, stdout, stderr io.Writer) int {
 	once := slices.Contains(environ, "DEMO_ONCE=1")
+	plain := slices.ContainsFunc(environ, func(e string) bool { value, ok := strings.CutPrefix(e, "NO_COLOR="); return ok && value != "" })
+	// A sandbox of its own: one that somebody works in must neither be in the way nor be taken down.
+	dir, err := filepath.Abs(".cache/demo")
+	if err != nil {
+		fmt.Fprintln(stderr, "demo:", err)
+		return 3
+	}
 	t, err := New(Config{
-		Root: ".", Out: stdout, Environ: environ,
-		Bold: isTerminal(stdout) && !slices.ContainsFunc(environ, func(e string) bool { return len(e) > len("NO_COLOR=") && e[:len("NO_COLOR=")] == "NO_COLOR=" }),
+		Root: ".", Out: stdout, Bold: isTerminal(stdout) && !plain,
+		Environ: append(slices.Clone(environ), "MESHCTL_SANDBOX_DIR="+dir),
 	})
 	if err != nil {
 		fmt.Fprintln(stderr, "demo:", err)
+		return 3
+	}
+	// What a demo that was killed has left would not be as the walk-through expects it.
+	if s, err := t.Type(ctx, ".", "meshctl sandbox down"); err != nil || s.Exit != 0 {
+		fmt.Fprintf(stderr, "demo: clearing away an earlier demo: %v%s\n", err, s.Stderr)
 		return 3
 	}
 	err = t.Run(ctx)
@@ -48,7 +62,7 @@ func (t *Tour) farewell(once bool) {
 		return
 	}
 	fmt.Fprintf(t.out, "  The shop:     %s/productpage   (sign in as jason)\n", t.site)
-	fmt.Fprintf(t.out, "  The cluster:  eval \"$(bin/meshctl sandbox env)\"   then kubectl and meshctl as anywhere\n\n")
+	fmt.Fprintf(t.out, "  The cluster:  eval \"$(bin/meshctl sandbox env --dir .cache/demo)\"   then kubectl and meshctl as anywhere\n\n")
 	fmt.Fprintf(t.out, "  Ctrl-C takes it all down.\n")
 }
 

@@ -3,9 +3,9 @@ package tour
 import (
 	"bytes"
 	"context"
+	"encoding/json"
 	"errors"
 	"fmt"
-	"net"
 	"os/exec"
 	"path/filepath"
 	"strings"
@@ -63,15 +63,28 @@ func (t *Tour) do(ctx context.Context, line string) error {
 	return err
 }
 
-// FindSite asks where the ingress answers, as the walk-through does: its node's address and its Service's first nodePort.
+// FindSite is where this machine reaches the ingress: the sandbox offers each node port on loopback, under another number where another
+// sandbox has taken it already.
 func (t *Tour) FindSite(ctx context.Context) (string, error) {
-	host, err := t.shell(ctx, bookinfoDir, `kubectl get po -n istio-system -l istio=ingress -o jsonpath={.items[0].status.hostIP}`, 0)
-	if err != nil {
-		return "", err
-	}
-	port, err := t.shell(ctx, bookinfoDir, `kubectl get svc -n istio-system istio-ingress -o jsonpath={.spec.ports[0].nodePort}`, 0)
-	if err != nil {
-		return "", err
-	}
-	return "http://" + net.JoinHostPort(host.Stdout, port.Stdout), nil
+	var site string
+	err := until(ctx, "the ingress has a port", func(ctx context.Context) error {
+		s, err := t.Type(ctx, ".", "meshctl sandbox status -o json")
+		if err != nil {
+			return err
+		}
+		var status struct {
+			NodePorts []struct{ Namespace, Service, Port, Address string }
+		}
+		if err := json.Unmarshal([]byte(s.Stdout), &status); err != nil {
+			return fmt.Errorf("reading the sandbox's state: %w: %s", err, s.Stderr)
+		}
+		for _, p := range status.NodePorts {
+			if p.Namespace == "istio-system" && p.Service == "istio-ingress" && p.Port == "http" {
+				site = "http://" + p.Address
+				return nil
+			}
+		}
+		return errors.New("the Service istio-ingress has no open node port named http")
+	})
+	return site, err
 }

@@ -17,12 +17,9 @@ func (t *Tour) sandbox(ctx context.Context) error {
 	if _, err := t.shell(ctx, ".", "meshctl sandbox up", 0); err != nil {
 		return err
 	}
-	if _, err := t.shell(ctx, ".", "meshctl sandbox load", 0); err != nil {
-		return err
-	}
-	line := `eval "$(meshctl sandbox env)"`
-	fmt.Fprintf(t.out, "%s\n", t.strong("$ "+line))
-	s, err := t.Type(ctx, ".", line+" && env -0")
+	fmt.Fprintf(t.out, "%s\n", t.strong(`$ eval "$(meshctl sandbox env)"`))
+	// As typed, a failure of the inner command would go unnoticed.
+	s, err := t.Type(ctx, ".", `said=$(meshctl sandbox env) && eval "$said" && env -0`)
 	if err != nil {
 		return err
 	}
@@ -112,6 +109,14 @@ func (t *Tour) sidecars(ctx context.Context, apps ...string) error {
 func (t *Tour) ingress(ctx context.Context) error {
 	if err := t.do(ctx, "meshctl create -f ingress.yaml"); err != nil {
 		return err
+	}
+	for _, line := range []string{
+		`kubectl get po -n istio-system -l istio=ingress -o jsonpath={.items[0].status.hostIP}`,
+		`kubectl get svc -n istio-system istio-ingress -o jsonpath={.spec.ports[0].nodePort}`,
+	} {
+		if err := t.do(ctx, line); err != nil {
+			return err
+		}
 	}
 	site, err := t.FindSite(ctx)
 	if err != nil {

@@ -165,7 +165,7 @@ func TestTheSandboxsEnvironmentIsTakenOver(t *testing.T) {
 }
 
 func TestADemoThatFailsStillTidiesUp(t *testing.T) {
-	tour, _ := repository(t, `echo "$*" >> "$(dirname "$0")/calls"; [ "$*" != "sandbox load" ]`)
+	tour, _ := repository(t, `echo "$*" >> "$(dirname "$0")/calls"; [ "$*" != "sandbox env" ]`)
 	t.Chdir(tour.root)
 	var stdout, stderr bytes.Buffer
 	if code := Main(t.Context(), []string{"PATH=" + os.Getenv("PATH"), "DEMO_ONCE=1"}, &stdout, &stderr); code != 3 {
@@ -175,10 +175,10 @@ func TestADemoThatFailsStillTidiesUp(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if got := string(calls); got != "sandbox up\nsandbox load\nsandbox down\n" {
+	if got := string(calls); got != "sandbox down\nsandbox up\nsandbox env\nsandbox down\n" {
 		t.Errorf("the commands were\n%s", got)
 	}
-	if !strings.Contains(stderr.String(), `demo: a kubernetes of our own: "meshctl sandbox load" ended with exit status 1`) {
+	if !strings.Contains(stderr.String(), "demo: a kubernetes of our own: asking for the sandbox's environment") {
 		t.Errorf("said %q", stderr.String())
 	}
 }
