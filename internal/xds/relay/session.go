@@ -1,6 +1,7 @@
 package relay
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"io"
@@ -48,6 +49,7 @@ type subscription struct {
 
 // response is one sent to Envoy, of Pilot's or from the record.
 type response struct {
+	url       string
 	from      *upstream // nil for the record
 	nonce     string    // Pilot's
 	resources []*discoveryv3.Resource
@@ -137,10 +139,12 @@ func (s *session) asked(m *discoveryv3.DeltaDiscoveryRequest) error {
 		}
 	}
 
-	if s.pilot == nil {
-		if s.alone && (first || len(m.GetResourceNamesSubscribe()) > 0) {
-			return s.fromRecord(sub, m.GetResourceNamesSubscribe())
+	if s.alone && (first || len(m.GetResourceNamesSubscribe()) > 0) {
+		if err := s.fromRecord(sub, m.GetResourceNamesSubscribe()); err != nil {
+			return err
 		}
+	}
+	if s.pilot == nil {
 		return nil
 	}
 	if sub.opened != s.pilot {
@@ -154,7 +158,7 @@ func (s *session) asked(m *discoveryv3.DeltaDiscoveryRequest) error {
 		on.ResponseNonce, on.ErrorDetail = answer.nonce, m.GetErrorDetail()
 	}
 	if on.ResponseNonce != "" || len(on.ResourceNamesSubscribe)+len(on.ResourceNamesUnsubscribe) > 0 {
-		s.pilot.send(on)
+		s.send(on)
 	}
 	return nil
 }
@@ -207,7 +211,7 @@ func (s *session) heard(e event) error {
 		}
 		s.alone = false
 		s.relay.update(s, func(st *Status) { st.Pilot, st.LastError = true, "" })
-		return s.answer(sub, &response{from: e.from, nonce: e.response.GetNonce(), resources: e.response.GetResources(), removed: e.response.GetRemovedResources()},
+		return s.answer(sub, &response{url: sub.url, from: e.from, nonce: e.response.GetNonce(), resources: e.response.GetResources(), removed: e.response.GetRemovedResources()},
 			e.response)
 	default:
 		s.pilot = nil
@@ -219,7 +223,7 @@ func (s *session) heard(e event) error {
 // silence is the end of the grace a connected Pilot has to say something.
 func (s *session) silence() error {
 	for _, sub := range s.types {
-		if sub.answered {
+		if sub.answered || len(sub.versions) > 0 {
 			return nil
 		}
 	}
@@ -242,14 +246,44 @@ func (s *session) goAlone() error {
 	s.alone = true
 	for _, url := range s.order {
 		sub := s.types[url]
-		if sub.answered || len(sub.versions) > 0 {
+		if sub.wildcard {
+			if !sub.answered && len(sub.versions) == 0 {
+				if err := s.fromRecord(sub, nil); err != nil {
+					return err
+				}
+			}
 			continue
 		}
-		if err := s.fromRecord(sub, slices.Collect(maps.Keys(sub.names))); err != nil {
+		held := s.held(sub)
+		var open []string
+		for name := range sub.names {
+			if _, ok := held[name]; !ok {
+				open = append(open, name)
+			}
+		}
+		if err := s.fromRecord(sub, open); err != nil {
 			return err
 		}
 	}
 	return nil
+}
+
+// held is what Envoy holds of a type, or was sent and has not refused, in versions by name.
+func (s *session) held(sub *subscription) map[string]string {
+	held := maps.Clone(sub.versions)
+	for _, nonce := range slices.SortedFunc(maps.Keys(s.inflight), byNumber) {
+		r := s.inflight[nonce]
+		if r.url != sub.url {
+			continue
+		}
+		for _, res := range r.resources {
+			held[res.GetName()] = res.GetVersion()
+		}
+		for _, name := range r.removed {
+			delete(held, name)
+		}
+	}
+	return held
 }
 
 // fromRecord answers with what is recorded of the names, or of the whole type; with nothing when there is nothing.
@@ -259,7 +293,7 @@ func (s *session) fromRecord(sub *subscription, names []string) error {
 		return nil
 	}
 	s.relay.update(s, func(st *Status) { st.FromRecord++ })
-	return s.answer(sub, &response{resources: resources}, &discoveryv3.DeltaDiscoveryResponse{TypeUrl: sub.url, Resources: resources})
+	return s.answer(sub, &response{url: sub.url, resources: resources}, &discoveryv3.DeltaDiscoveryResponse{TypeUrl: sub.url, Resources: resources})
 }
 
 // answer sends m to Envoy under a nonce of the session's own: two Pilots may use the same.
@@ -271,31 +305,26 @@ func (s *session) answer(sub *subscription, r *response, m *discoveryv3.DeltaDis
 	return s.envoy.Send(m)
 }
 
-// open tells Pilot of a subscription and of all that Envoy holds, or is about to hold.
+// open tells Pilot of a subscription and of all that Envoy holds.
 func (s *session) open(sub *subscription) {
-	m := &discoveryv3.DeltaDiscoveryRequest{TypeUrl: sub.url, InitialResourceVersions: maps.Clone(sub.versions)}
-	for _, nonce := range slices.SortedFunc(maps.Keys(s.inflight), byNumber) {
-		r := s.inflight[nonce]
-		for _, res := range r.resources {
-			if typeOf(res) == sub.url {
-				m.InitialResourceVersions[res.GetName()] = res.GetVersion()
-			}
-		}
-		if len(r.removed) > 0 && r.from != nil {
-			for _, name := range r.removed {
-				delete(m.InitialResourceVersions, name)
-			}
-		}
+	if !sub.wildcard && len(sub.names) == 0 {
+		return // Envoy wants nothing of this type any more, and an empty first request would mean everything
 	}
+	m := &discoveryv3.DeltaDiscoveryRequest{TypeUrl: sub.url, InitialResourceVersions: s.held(sub)}
 	if sub.wildcard && len(sub.names) > 0 {
 		m.ResourceNamesSubscribe = append(m.ResourceNamesSubscribe, "*")
 	}
 	m.ResourceNamesSubscribe = append(m.ResourceNamesSubscribe, slices.Sorted(maps.Keys(sub.names))...)
-	if !sub.wildcard && len(sub.names) == 0 {
-		// Envoy wants nothing of this type any more; an empty first request would mean everything.
-		sub.opened = nil
-		return
-	}
 	sub.opened = s.pilot
-	s.pilot.send(m)
+	s.send(m)
 }
+
+// send gives Pilot a message; the first of a stream says who Envoy is. A broken stream is noticed where it is read.
+func (s *session) send(m *discoveryv3.DeltaDiscoveryRequest) {
+	if !s.pilot.introduced {
+		m.Node, s.pilot.introduced = s.node, true
+	}
+	_ = s.pilot.stream.Send(m)
+}
+
+func byNumber(a, b string) int { return cmp.Or(cmp.Compare(len(a), len(b)), cmp.Compare(a, b)) }
