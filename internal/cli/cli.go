@@ -20,6 +20,7 @@ import (
 	deletecmd "github.com/meshctl/meshctl/internal/cli/delete"
 	"github.com/meshctl/meshctl/internal/cli/factory"
 	"github.com/meshctl/meshctl/internal/cli/get"
+	"github.com/meshctl/meshctl/internal/cli/kubeinject"
 	"github.com/meshctl/meshctl/internal/cli/proxystatus"
 	"github.com/meshctl/meshctl/internal/cli/replace"
 	"github.com/meshctl/meshctl/internal/cli/validate"
@@ -95,7 +96,7 @@ Exit codes, the same for every command and output format:
 			return err
 		}
 		f.Config.WithWrapConfigFn(func(c *rest.Config) *rest.Config { return wire(c, f, *verbosity) })
-		return factory.OneOf("color", *f.Color, "auto", "always", "never")
+		return nil
 	}
 	root.SetFlagErrorFunc(flagError)
 	root.SetUsageTemplate(usageTemplate)
@@ -111,7 +112,7 @@ Exit codes, the same for every command and output format:
 		}
 	}
 	add(groupObjects, validate.New(f), create.New(f), replace.New(f), apply.New(f), get.New(f), deletecmd.New(f))
-	add(groupMesh, proxystatus.New(f))
+	add(groupMesh, kubeinject.New(f), proxystatus.New(f))
 	add(groupSettings, version.New(f), completion.New(f), options())
 	root.SetHelpCommandGroupID(groupSettings)
 	root.InitDefaultHelpCmd()

@@ -3,6 +3,7 @@ package cli
 import (
 	"fmt"
 	"net/http"
+	"slices"
 	"strings"
 	"time"
 
@@ -36,7 +37,7 @@ func globalFlags(root *cobra.Command, f *factory.Factory) (verbosity *int) {
 		fs.AddFlag(flag)
 	})
 	fs.StringVar(f.MeshNamespace, "mesh-namespace", *f.MeshNamespace, "the namespace of the control plane")
-	fs.StringVar(f.Color, "color", *f.Color, "auto, always or never; auto colours on a terminal unless NO_COLOR is set")
+	fs.Var(&oneOf{f.Color, []string{"auto", "always", "never"}}, "color", "auto, always or never; auto colours on a terminal unless NO_COLOR is set")
 	verbosity = fs.IntP("v", "v", 0, "1 writes each request to the server and its outcome to standard error, without their contents")
 
 	old := func(name, shorthand string, value pflag.Value) {
@@ -47,6 +48,22 @@ func globalFlags(root *cobra.Command, f *factory.Factory) (verbosity *int) {
 	old("istioNamespace", "i", &alias{of: fs.Lookup("mesh-namespace")})
 	old("platform", "p", &ignored{warn: func(v string) { f.Warn("--platform %s has no effect: the platform is Kubernetes", v) }})
 	return verbosity
+}
+
+// oneOf is a flag with a closed set of values.
+type oneOf struct {
+	value   *string
+	allowed []string
+}
+
+func (o *oneOf) String() string { return *o.value }
+func (*oneOf) Type() string     { return "string" }
+func (o *oneOf) Set(s string) error {
+	if !slices.Contains(o.allowed, s) {
+		return fmt.Errorf("the values are %s", strings.Join(o.allowed, ", "))
+	}
+	*o.value = s
+	return nil
 }
 
 // alias is a flag of 0.2 that stands for one of ours.

@@ -55,6 +55,9 @@ func (w *walker) structure(m map[string]any, t reflect.Type, path string) map[st
 		}
 		if !ok {
 			w.unknown(known, name, at)
+			if !w.mesh && m[name] != nil {
+				out[name] = m[name] // the API server has the last word, so it must see the field
+			}
 			continue
 		}
 		if v, ok := w.value(m[name], field, finding.Child(path, current)); ok {

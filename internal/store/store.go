@@ -10,6 +10,7 @@ import (
 	"fmt"
 	"time"
 
+	"k8s.io/apimachinery/pkg/api/equality"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	"k8s.io/apimachinery/pkg/api/meta"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
@@ -128,10 +129,23 @@ func (s *Store) Apply(ctx context.Context, t Target, obj *unstructured.Unstructu
 	if err != nil {
 		return nil, "", err
 	}
-	if outcome == Configured && after.GetResourceVersion() == before.GetResourceVersion() {
+	if outcome == Configured && same(before, after, dry) {
 		outcome = Unchanged
 	}
 	return after, outcome, nil
+}
+
+// same says whether an apply changed nothing. A dry run keeps the revision, so there the contents are compared.
+func same(before, after *unstructured.Unstructured, dry bool) bool {
+	if !dry {
+		return before.GetResourceVersion() == after.GetResourceVersion()
+	}
+	before, after = before.DeepCopy(), after.DeepCopy()
+	for _, u := range []*unstructured.Unstructured{before, after} {
+		u.SetManagedFields(nil)
+		u.SetGeneration(0)
+	}
+	return equality.Semantic.DeepEqual(before.Object, after.Object)
 }
 
 // Get reads one object.

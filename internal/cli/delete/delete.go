@@ -5,6 +5,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 	"strings"
 	"time"
 
@@ -188,15 +189,15 @@ func (o *options) fromFiles(ctx context.Context, f *factory.Factory, client *kub
 	if len(objs) == 0 {
 		return nil, factory.No("nothing to delete")
 	}
+	slices.Reverse(objs) // what was made last goes first: a namespace, or the definition of a kind, after what is in it
 	s := store.New(client)
 	var victims []victim
 	for _, obj := range objs {
-		sent, err := write.Unstructured(obj)
+		item, err := write.NewItem(obj)
 		if err != nil {
 			return nil, err
 		}
-		item := &write.Item{Object: obj, Sent: sent}
-		if item.Target, err = s.Place(sent); err != nil {
+		if item.Target, err = s.Place(item.Sent); err != nil {
 			return nil, f.Explain(client, err)
 		}
 		victims = append(victims, victim{Item: item})

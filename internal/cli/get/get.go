@@ -136,10 +136,8 @@ func (o *options) run(ctx context.Context) error {
 	single := false
 	infos, err := result.IntoSingleItemImplied(&single).Infos()
 	found, parts := o.collect(infos)
-	if o.sortBy != "" || o.human() {
-		if err := o.sort(found); err != nil {
-			return err
-		}
+	if err := o.sort(found); err != nil {
+		return err
 	}
 	if printErr := o.show(found, parts, single && len(found) == 1, printer, err == nil); printErr != nil {
 		return printErr
@@ -183,14 +181,6 @@ func (o *options) collect(infos []*resource.Info) ([]*unstructured.Unstructured,
 	var found []*unstructured.Unstructured
 	parts := &cells{rows: map[*unstructured.Unstructured][]string{}, columns: map[string][]metav1.TableColumnDefinition{}}
 	for _, info := range infos {
-		u, ok := info.Object.(*unstructured.Unstructured)
-		if !ok {
-			continue
-		}
-		if u.GetKind() == "Table" {
-			found = append(found, parts.add(u)...)
-			continue
-		}
 		if meta.IsListType(info.Object) {
 			_ = meta.EachListItem(info.Object, func(item runtime.Object) error { // the callback never fails
 				if u, ok := item.(*unstructured.Unstructured); ok {
@@ -200,7 +190,14 @@ func (o *options) collect(infos []*resource.Info) ([]*unstructured.Unstructured,
 			})
 			continue
 		}
-		found = append(found, u)
+		u, ok := info.Object.(*unstructured.Unstructured)
+		switch {
+		case !ok:
+		case u.GetKind() == "Table":
+			found = append(found, parts.add(u)...)
+		default:
+			found = append(found, u)
+		}
 	}
 	return found, parts
 }

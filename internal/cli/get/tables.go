@@ -1,13 +1,13 @@
 package get
 
 import (
-	"encoding/json"
 	"fmt"
 	"slices"
 	"strings"
 
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
+	"k8s.io/apimachinery/pkg/runtime"
 
 	"github.com/meshctl/meshctl/internal/api/v1alpha2"
 	"github.com/meshctl/meshctl/internal/cli/factory"
@@ -29,29 +29,36 @@ func group(u *unstructured.Unstructured) string { return u.GroupVersionKind().Gr
 
 // add takes a server's table apart.
 func (c *cells) add(table *unstructured.Unstructured) []*unstructured.Unstructured {
-	var t struct {
-		ColumnDefinitions []metav1.TableColumnDefinition `json:"columnDefinitions"`
-		Rows              []struct {
-			Cells  []any          `json:"cells"`
-			Object map[string]any `json:"object"`
-		} `json:"rows"`
-	}
-	data, err := json.Marshal(table.Object)
-	if err != nil || json.Unmarshal(data, &t) != nil {
-		return nil
-	}
+	columns := columnsOf(table)
+	rows, _ := table.Object["rows"].([]any)
 	var found []*unstructured.Unstructured
-	for _, row := range t.Rows {
-		u := &unstructured.Unstructured{Object: row.Object}
-		var text []string
-		for _, cell := range row.Cells {
-			text = append(text, fmt.Sprint(cell))
+	for _, r := range rows {
+		row, _ := r.(map[string]any)
+		object, ok := row["object"].(map[string]any)
+		if !ok {
+			continue
 		}
-		c.rows[u] = text
-		c.columns[group(u)] = t.ColumnDefinitions
+		u := &unstructured.Unstructured{Object: object}
+		values, _ := row["cells"].([]any)
+		for _, v := range values {
+			if v == nil {
+				v = nothing
+			}
+			c.rows[u] = append(c.rows[u], fmt.Sprint(v))
+		}
+		c.columns[group(u)] = columns
 		found = append(found, u)
 	}
 	return found
+}
+
+func columnsOf(table *unstructured.Unstructured) []metav1.TableColumnDefinition {
+	var t metav1.Table
+	head := map[string]any{"columnDefinitions": table.Object["columnDefinitions"]}
+	if err := runtime.DefaultUnstructuredConverter.FromUnstructured(head, &t); err != nil {
+		return nil // a server whose columns cannot be read still names its objects
+	}
+	return t.ColumnDefinitions
 }
 
 // tables prints one table a kind, in the order the kinds came.

@@ -4,7 +4,6 @@ package validate
 import (
 	"encoding/json"
 	"fmt"
-	"slices"
 	"strings"
 
 	"github.com/spf13/cobra"
@@ -76,7 +75,7 @@ func (o *options) run(cmd *cobra.Command, f *factory.Factory) error {
 	// No kubeconfig is read, so an object without namespace is taken to be in the one every kubeconfig begins with.
 	objs, fs := input.Decode(sources, manifest.Options{Namespace: *f.Config.Namespace, DefaultNamespace: "default"})
 	fs = append(fs, input.Check(objs)...)
-	fs = append(fs, withinFiles(objs)...)
+	fs = append(fs, input.Among(objects.NewSet(objs...), objs)...)
 	if err := o.print(f, len(objs), len(sources), fs); err != nil {
 		return err
 	}
@@ -84,12 +83,6 @@ func (o *options) run(cmd *cobra.Command, f *factory.Factory) error {
 		return factory.Silent(factory.ExitNo)
 	}
 	return nil
-}
-
-// withinFiles judges the objects among each other, and leaves out what only a cluster can tell: a service that no file has may well be there.
-func withinFiles(objs []*objects.Object) []finding.Finding {
-	elsewhere := []finding.Code{finding.UnknownService, finding.UnknownVersion, finding.UnknownBackend}
-	return slices.DeleteFunc(input.Among(objects.NewSet(objs...), objs), func(d finding.Finding) bool { return slices.Contains(elsewhere, d.Code) })
 }
 
 func (o *options) print(f *factory.Factory, count, files int, fs []finding.Finding) error {

@@ -7,7 +7,6 @@ package write
 
 import (
 	"context"
-	"encoding/json"
 	"errors"
 	"fmt"
 	"slices"
@@ -18,7 +17,6 @@ import (
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	"k8s.io/apimachinery/pkg/api/meta"
 	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
-	utiljson "k8s.io/apimachinery/pkg/util/json"
 	"k8s.io/cli-runtime/pkg/genericclioptions"
 	"k8s.io/cli-runtime/pkg/printers"
 
@@ -191,11 +189,11 @@ func (r *run) read(ctx context.Context) error {
 	objs, fs := input.Decode(sources, options)
 	fs = append(fs, input.Check(objs)...)
 	for _, o := range objs {
-		sent, err := Unstructured(o)
+		item, err := NewItem(o)
 		if err != nil {
 			return err
 		}
-		r.items = append(r.items, &Item{Object: o, Sent: sent})
+		r.items = append(r.items, item)
 	}
 	if !finding.HasErrors(fs) && r.client != nil {
 		refused, err := r.place()
@@ -219,23 +217,14 @@ func (r *run) read(ctx context.Context) error {
 	return nil
 }
 
-// Unstructured is an object as the server gets it: what the user wrote, without the parts that only the server fills in.
-func Unstructured(o *objects.Object) (*unstructured.Unstructured, error) {
-	if u, ok := o.Value.(*unstructured.Unstructured); ok {
-		return u.DeepCopy(), nil
-	}
-	data, err := json.Marshal(o.Value)
+// NewItem is o as the server gets it: what the user wrote, in the namespace it was found to belong to.
+func NewItem(o *objects.Object) (*Item, error) {
+	sent, err := o.Unstructured()
 	if err != nil {
-		return nil, fmt.Errorf("encoding %s: %w", o.Ref(), err)
+		return nil, err
 	}
-	u := &unstructured.Unstructured{}
-	if err := utiljson.Unmarshal(data, &u.Object); err != nil {
-		return nil, fmt.Errorf("encoding %s: %w", o.Ref(), err)
-	}
-	u.SetGroupVersionKind(o.GVK)
-	unstructured.RemoveNestedField(u.Object, "status")
-	unstructured.RemoveNestedField(u.Object, "metadata", "creationTimestamp")
-	return u, nil
+	sent.SetNamespace(o.Value.GetNamespace())
+	return &Item{Object: o, Sent: sent}, nil
 }
 
 // place finds where each object goes. Kinds that the input itself defines are placed later.
