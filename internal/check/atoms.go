@@ -8,6 +8,7 @@ import (
 	"slices"
 	"strings"
 	"time"
+	"unicode/utf8"
 
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/runtime"
@@ -46,7 +47,22 @@ func isLabelText(s string) bool {
 	})
 }
 
+// atMost bounds how many entries a list or mapping has.
+func (s *subject) atMost(path string, n, most int) {
+	if n > most {
+		s.error(finding.InvalidValue, path, fmt.Sprintf("%d entries are too many", n), fmt.Sprintf("there may be %d", most))
+	}
+}
+
+// short bounds a text.
+func (s *subject) short(path, text string) {
+	if n := utf8.RuneCountInString(text); n > v1alpha2.MaxText {
+		s.error(finding.InvalidValue, path, fmt.Sprintf("%d characters are too many", n), fmt.Sprintf("there may be %d", v1alpha2.MaxText))
+	}
+}
+
 func (s *subject) labels(path string, labels map[string]string) {
+	s.atMost(path, len(labels), v1alpha2.MaxLabels)
 	for _, key := range sortedKeys(labels) {
 		if !isLabelText(key) || !isLabelText(labels[key]) {
 			s.error(finding.InvalidValue, finding.Child(path, key), fmt.Sprintf("%q: %q is no label", key, labels[key]), "use letters, digits, dashes, underscores, dots and slashes")
@@ -122,6 +138,7 @@ func (s *subject) notNegative(path string, n int64) {
 }
 
 func (s *subject) subnets(path string, subnets []string) {
+	s.atMost(path, len(subnets), v1alpha2.MaxSubnets)
 	for i, n := range subnets {
 		address, length, has := strings.Cut(n, "/")
 		a, err := netip.ParseAddr(address)
@@ -138,6 +155,7 @@ func (s *subject) subnets(path string, subnets []string) {
 
 // headerText judges what is put into a request: no blanks and no control characters.
 func (s *subject) headerText(path, text string) {
+	s.short(path, text)
 	if strings.ContainsFunc(text, func(r rune) bool { return r <= ' ' || r == 0x7f }) {
 		s.error(finding.InvalidValue, path, fmt.Sprintf("%q holds a blank or a control character", text), "percent-encode it")
 	}

@@ -28,6 +28,7 @@ func (s *subject) egressRule(r *v1alpha2.EgressRuleSpec) {
 	if len(r.Ports) == 0 {
 		s.error(finding.Required, "spec.ports", "no port is named", "add the ports of the host with their protocols")
 	}
+	s.atMost("spec.ports", len(r.Ports), v1alpha2.MaxPorts)
 	seen := map[int32]bool{}
 	for i, p := range r.Ports {
 		at := finding.Item("spec.ports", i)

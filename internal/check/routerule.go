@@ -53,6 +53,7 @@ func (s *subject) match(m *v1alpha2.MatchCondition) {
 	if m.Request == nil {
 		return
 	}
+	s.atMost("spec.match.request.headers", len(m.Request.Headers), v1alpha2.MaxHeaders)
 	for _, name := range sortedKeys(m.Request.Headers) {
 		s.header(finding.Child("spec.match.request.headers", name), name, m.Request.Headers[name])
 	}
@@ -64,8 +65,8 @@ func (s *subject) header(path, name string, m v1alpha2.StringMatch) {
 		s.error(finding.InvalidValue, path, "the header has no name", "")
 	case name != strings.ToLower(name):
 		s.error(finding.InvalidValue, path, fmt.Sprintf("header %q is not in lower case, in which requests carry it", name), "write "+strings.ToLower(name))
-	case strings.ContainsFunc(name, notToken):
-		s.error(finding.InvalidValue, path, fmt.Sprintf("%q is no header name", name), "for the request's own parts write uri, method, authority or scheme")
+	case len(name) > v1alpha2.MaxHeaderName || strings.ContainsFunc(name, notToken):
+		s.error(finding.InvalidValue, path, fmt.Sprintf("%.256q is no header name", name), "for the request's own parts write uri, method, authority or scheme")
 	}
 	set := 0
 	for _, v := range []*string{m.Exact, m.Prefix, m.Regex} {
@@ -73,6 +74,7 @@ func (s *subject) header(path, name string, m v1alpha2.StringMatch) {
 			continue
 		}
 		set++
+		s.short(path, *v)
 		if name == "uri" && *v == "" {
 			s.error(finding.InvalidValue, path, "an empty uri matches nothing", "a uri begins with a slash")
 		}
@@ -94,6 +96,7 @@ func notToken(r rune) bool {
 }
 
 func (s *subject) route(route []v1alpha2.DestinationWeight) {
+	s.atMost("spec.route", len(route), v1alpha2.MaxRoutes)
 	total, bad := 0, false
 	for i, w := range route {
 		path := finding.Item("spec.route", i)
