@@ -50,6 +50,9 @@ func (Secret) String() string               { return redacted }
 func (Secret) LogValue() slog.Value         { return slog.StringValue(redacted) }
 func (Secret) MarshalJSON() ([]byte, error) { return json.Marshal(redacted) }
 
+// ErrUnusable is returned when the root that is kept cannot be used, which waiting does not mend.
+var ErrUnusable = errors.New("unusable root")
+
 // Authority issues certificates from a root.
 type Authority struct {
 	cert *x509.Certificate
@@ -164,7 +167,7 @@ func Load(ctx context.Context, client kubernetes.Interface, namespace string, no
 	}
 	a, err := ParseAuthority(found.Data[CertKey], found.Data[KeyKey], now)
 	if err != nil {
-		return nil, fmt.Errorf("using Secret %s/%s: %w; delete it to have a new root made", namespace, SecretName, err)
+		return nil, fmt.Errorf("using Secret %s/%s: %w: %w; delete it to have a new root made", namespace, SecretName, ErrUnusable, err)
 	}
 	return a, nil
 }

@@ -18,7 +18,9 @@ import (
 	discoveryv3 "github.com/envoyproxy/go-control-plane/envoy/service/discovery/v3"
 	rpcstatus "google.golang.org/genproto/googleapis/rpc/status"
 	"google.golang.org/grpc"
+	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/credentials/insecure"
+	"google.golang.org/grpc/status"
 	"google.golang.org/protobuf/proto"
 	"google.golang.org/protobuf/types/known/anypb"
 	"google.golang.org/protobuf/types/known/durationpb"
@@ -55,10 +57,7 @@ func start(t *testing.T, edit ...func(*xds.Config)) *fixture {
 	t.Helper()
 	f := &fixture{t: t, rejected: make(chan xds.Rejection, 1000), progress: make(chan struct{}, 1)}
 	cfg := xds.Config{
-		Pilot: "pilot-test",
-		Admit: func(_ context.Context, id string) (model.Proxy, error) {
-			return model.Proxy{Type: model.Sidecar, Workload: model.WorkloadKey{Namespace: "default", Name: id}}, nil
-		},
+		Pilot:    "pilot-test",
 		Rejected: func(r xds.Rejection) { f.rejected <- r },
 		Progress: func() {
 			select {
@@ -78,7 +77,7 @@ func start(t *testing.T, edit ...func(*xds.Config)) *fixture {
 		t.Fatal(err)
 	}
 	g := grpc.NewServer(opts...)
-	f.server.Register(g)
+	f.server.Register(g, byName)
 	f.addr = serve(t, g)
 	return f
 }
@@ -274,4 +273,12 @@ func serve(t testing.TB, g *grpc.Server) string {
 		}
 	})
 	return l.Addr().String()
+}
+
+// byName admits everybody.
+func byName(_ context.Context, id string) (model.Proxy, error) {
+	if id == "stranger" {
+		return model.Proxy{}, status.Error(codes.PermissionDenied, "not you")
+	}
+	return model.Proxy{Type: model.Sidecar, Workload: model.WorkloadKey{Namespace: "default", Name: id}}, nil
 }

@@ -15,7 +15,6 @@ import (
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/status"
 
-	"github.com/meshctl/meshctl/internal/model"
 	"github.com/meshctl/meshctl/internal/xds"
 )
 
@@ -228,12 +227,8 @@ func TestAProxyThatDoesNotReadHoldsUpNobody(t *testing.T) {
 }
 
 func TestWhoIsNotAdmittedHearsWhy(t *testing.T) {
-	f := start(t, func(c *xds.Config) {
-		c.Admit = func(context.Context, string) (model.Proxy, error) {
-			return model.Proxy{}, status.Error(codes.PermissionDenied, "not you")
-		}
-	})
-	c := f.delta("p")
+	f := start(t)
+	c := f.delta("stranger")
 	c.subscribe(cds)
 	if err := <-c.over; status.Code(err) != codes.PermissionDenied || status.Convert(err).Message() != "not you" {
 		t.Errorf("got %v", err)
@@ -284,9 +279,6 @@ func benchmarkRouteEdit(b *testing.B, services, proxies int) {
 	var acked atomic.Int64
 	progress := make(chan struct{}, 1)
 	server := xds.New(xds.Config{
-		Admit: func(_ context.Context, id string) (model.Proxy, error) {
-			return model.Proxy{Type: model.Sidecar}, nil
-		},
 		Progress: func() {
 			select {
 			case progress <- struct{}{}:
@@ -300,7 +292,7 @@ func benchmarkRouteEdit(b *testing.B, services, proxies int) {
 		b.Fatal(err)
 	}
 	g := grpc.NewServer(opts...)
-	server.Register(g)
+	server.Register(g, byName)
 	addr := serve(b, g)
 	content := func(v int) (c []*xds.Resource, r []*xds.Resource) {
 		for i := range services {

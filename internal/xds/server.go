@@ -38,9 +38,6 @@ type Source interface {
 type Config struct {
 	// Pilot names this instance in proxystatus.
 	Pilot string
-	// Admit decides which proxy a stream serves, from the stream's context (who calls) and the id of the node it claims to be.
-	// Its error goes to the caller as it is.
-	Admit func(ctx context.Context, nodeID string) (model.Proxy, error)
 	// Rejected is called when a proxy refused a resource. It must not block.
 	Rejected func(Rejection)
 	// Progress is called when what Progress and Rejections answer may have changed. It must not block.
@@ -49,6 +46,10 @@ type Config struct {
 	StepTimeout time.Duration
 	Log         *slog.Logger
 }
+
+// Admit decides which proxy a stream serves, from the stream's context (who calls) and the id of the node it claims to be. Its error goes to
+// the caller as it is.
+type Admit func(ctx context.Context, nodeID string) (model.Proxy, error)
 
 // Rejection is a proxy's refusal of a resource.
 type Rejection struct {
@@ -136,15 +137,18 @@ const maxRequest = 16 << 20
 // maxNames bounds what one stream may subscribe to.
 const maxNames = 200_000
 
-// Register adds the service to a gRPC server made with Options.
-func (s *Server) Register(g *grpc.Server) {
-	discoveryv3.RegisterAggregatedDiscoveryServiceServer(g, service{s})
+// Register adds the service to a gRPC server made with Options. Several may serve the same proxies, each with its own way to admit them.
+func (s *Server) Register(g *grpc.Server, admit Admit) {
+	discoveryv3.RegisterAggregatedDiscoveryServiceServer(g, service{s, admit})
 }
 
-type service struct{ s *Server }
+type service struct {
+	s     *Server
+	admit Admit
+}
 
 func (v service) DeltaAggregatedResources(g discoveryv3.AggregatedDiscoveryService_DeltaAggregatedResourcesServer) error {
-	return v.s.serve(g, true, func() (*request, error) {
+	return v.s.serve(g, v.admit, true, func() (*request, error) {
 		m, err := g.Recv()
 		if err != nil {
 			return nil, err
@@ -154,7 +158,7 @@ func (v service) DeltaAggregatedResources(g discoveryv3.AggregatedDiscoveryServi
 }
 
 func (v service) StreamAggregatedResources(g discoveryv3.AggregatedDiscoveryService_StreamAggregatedResourcesServer) error {
-	return v.s.serve(g, false, func() (*request, error) {
+	return v.s.serve(g, v.admit, false, func() (*request, error) {
 		m, err := g.Recv()
 		if err != nil {
 			return nil, err
@@ -164,7 +168,7 @@ func (v service) StreamAggregatedResources(g discoveryv3.AggregatedDiscoveryServ
 }
 
 // serve runs a stream: one goroutine reads requests, this one owns all state and writes.
-func (s *Server) serve(g grpc.ServerStream, delta bool, recv func() (*request, error)) (err error) {
+func (s *Server) serve(g grpc.ServerStream, admit Admit, delta bool, recv func() (*request, error)) (err error) {
 	defer func() {
 		// Whatever is wrong with one proxy's configuration must not take the others' away.
 		if r := recover(); r != nil {
@@ -201,7 +205,7 @@ func (s *Server) serve(g grpc.ServerStream, delta bool, recv func() (*request, e
 	if first.node == nil {
 		return status.Error(codes.InvalidArgument, "the first request of a stream must carry a node")
 	}
-	proxy, err := s.cfg.Admit(ctx, first.node.GetId())
+	proxy, err := admit(ctx, first.node.GetId())
 	if err != nil {
 		return err
 	}

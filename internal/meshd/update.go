@@ -1,0 +1,216 @@
+package meshd
+
+import (
+	"cmp"
+	"fmt"
+	"log/slog"
+	"runtime/debug"
+	"slices"
+	"sync"
+	"time"
+
+	corev1 "k8s.io/api/core/v1"
+	networkingv1 "k8s.io/api/networking/v1"
+	"k8s.io/client-go/dynamic"
+	"k8s.io/client-go/kubernetes"
+	"k8s.io/client-go/rest"
+
+	"github.com/meshctl/meshctl/internal/api/v1alpha2"
+	"github.com/meshctl/meshctl/internal/finding"
+	"github.com/meshctl/meshctl/internal/ingest"
+	"github.com/meshctl/meshctl/internal/model"
+	"github.com/meshctl/meshctl/internal/objects"
+	"github.com/meshctl/meshctl/internal/status"
+	"github.com/meshctl/meshctl/internal/watch"
+	"github.com/meshctl/meshctl/internal/xds"
+)
+
+// pilot is the role's state: the way from an update of the cluster to the proxies, and from their answers to the objects.
+type pilot struct {
+	options    *pilotOptions
+	log        *slog.Logger
+	settings   *settings
+	translator *translator
+	xds        *xds.Server
+	metrics    *pilotMetrics
+	status     *status.Writer // nil when statuses are not written
+
+	mu         sync.Mutex
+	generation uint64
+	view       status.View
+}
+
+// update makes the mesh of the objects and publishes it. It is called from one goroutine.
+func (p *pilot) update(u watch.Update) {
+	p.settings.follow(u.Settings)
+	start := time.Now()
+	mesh, findings, err := build(u.Set, p.settings.ingest())
+	if err != nil {
+		p.metrics.failedBuilds.Inc()
+		p.log.Error("building the mesh, the one before stays in force", "error", err)
+		return
+	}
+	took := time.Since(start)
+	p.metrics.built(took)
+	findings = append(findings, u.Findings...)
+	finding.Sort(findings)
+
+	p.mu.Lock()
+	p.generation++
+	generation := p.generation
+	p.view = status.View{
+		Set: u.Set, Findings: findings, InForce: inForce(mesh),
+		Addresses: gatewayAddresses(u.Set, p.options.namespace, p.settings.mesh.IngressService),
+	}
+	p.mu.Unlock()
+	p.xds.Publish(p.translator.source(mesh), generation)
+	p.metrics.generation.Set(float64(generation))
+	p.metrics.count(findings)
+	p.log.Debug("published", "generation", generation, "objects", len(u.Set.All()), "services", len(mesh.Services), "took", took.String())
+	p.progressed()
+}
+
+// build is ingest.Build, with a fault in it kept from ending the program.
+func build(set *objects.Set, config ingest.Config) (mesh *model.Mesh, findings []finding.Finding, err error) {
+	defer func() {
+		if r := recover(); r != nil {
+			err = fmt.Errorf("panic: %v\n%s", r, debug.Stack())
+		}
+	}()
+	mesh, findings = ingest.Build(set, config)
+	return mesh, findings, nil
+}
+
+// inForce are the objects that something in the mesh was made from.
+func inForce(mesh *model.Mesh) map[model.Ref]bool {
+	out := map[model.Ref]bool{}
+	for _, r := range mesh.Rules {
+		out[r.Ref] = true
+	}
+	for _, r := range mesh.Ingress {
+		out[r.Ref] = true
+	}
+	return out
+}
+
+// waiting is what readiness waits for besides the watch.
+func (p *pilot) waiting() []string {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if p.generation == 0 {
+		return []string{"the first mesh"}
+	}
+	return nil
+}
+
+// progressed is called when proxies were sent or said something.
+func (p *pilot) progressed() {
+	if p.status != nil {
+		p.status.Poke()
+	}
+}
+
+// rejected leaves a trace where the operator of the mesh looks; the xds room has logged it already, the objects come here.
+func (p *pilot) rejected(r xds.Rejection) {
+	for _, ref := range r.Refs {
+		p.log.Warn("an object's configuration was rejected", "kind", ref.Kind, "namespace", ref.Namespace, "name", ref.Name, "resource", r.Resource)
+	}
+}
+
+// currentView is what statuses are made of.
+func (p *pilot) currentView() *status.View {
+	p.mu.Lock()
+	view, generation := p.view, p.generation
+	p.mu.Unlock()
+	view.Connected, view.Behind = p.xds.Progress(generation)
+	for _, r := range p.xds.Rejections() {
+		view.Rejections = append(view.Rejections, status.Rejection{
+			Proxy: r.Proxy.Workload.Namespace + "/" + r.Proxy.Workload.Name, Refs: r.Refs, Text: r.Text,
+		})
+	}
+	return &view
+}
+
+// newStatusWriter gives it a client of its own, slow enough to leave the API server to others.
+func newStatusWriter(config *rest.Config, p *pilot) (*status.Writer, error) {
+	slow := rest.CopyConfig(config)
+	slow.QPS, slow.Burst = 20, 50
+	kube, err := kubernetes.NewForConfig(slow)
+	if err != nil {
+		return nil, fmt.Errorf("preparing the Kubernetes client: %w", err)
+	}
+	dyn, err := dynamic.NewForConfig(slow)
+	if err != nil {
+		return nil, fmt.Errorf("preparing the Kubernetes client: %w", err)
+	}
+	return status.New(status.Config{
+		Kube: kube, Dynamic: dyn, Namespace: p.options.namespace, Name: p.options.name, View: p.currentView,
+		Wrote: func(result string) { p.metrics.statusWrites.WithLabelValues(result).Inc() }, Log: p.log,
+	}), nil
+}
+
+// gatewayAddresses are where the ingress gateway is reached: its Service's load balancer, or the nodes its pods run on. Nil when there is none.
+func gatewayAddresses(set *objects.Set, namespace, service string) []networkingv1.IngressLoadBalancerIngress {
+	if service == "" {
+		return nil
+	}
+	o := set.Get(objects.Key{Kind: "Service", Namespace: namespace, Name: service})
+	if o == nil {
+		return nil
+	}
+	svc, ok := o.Value.(*corev1.Service)
+	if !ok {
+		return nil
+	}
+	var out []networkingv1.IngressLoadBalancerIngress
+	for _, a := range svc.Status.LoadBalancer.Ingress {
+		out = append(out, networkingv1.IngressLoadBalancerIngress{IP: a.IP, Hostname: a.Hostname})
+	}
+	if len(out) == 0 {
+		out = nodeAddresses(set, namespace, svc.Spec.Selector)
+	}
+	slices.SortFunc(out, func(a, b networkingv1.IngressLoadBalancerIngress) int {
+		return cmp.Or(cmp.Compare(a.IP, b.IP), cmp.Compare(a.Hostname, b.Hostname))
+	})
+	return slices.CompactFunc(out, func(a, b networkingv1.IngressLoadBalancerIngress) bool {
+		return a.IP == b.IP && a.Hostname == b.Hostname
+	})
+}
+
+func nodeAddresses(set *objects.Set, namespace string, selector map[string]string) []networkingv1.IngressLoadBalancerIngress {
+	var out []networkingv1.IngressLoadBalancerIngress
+	for _, o := range set.Kind("", "Pod") {
+		pod, ok := o.Value.(*corev1.Pod)
+		if !ok || pod.Namespace != namespace || len(selector) == 0 || pod.Status.Phase != corev1.PodRunning || pod.Status.HostIP == "" {
+			continue
+		}
+		matches := true
+		for k, v := range selector {
+			matches = matches && pod.Labels[k] == v
+		}
+		if matches {
+			out = append(out, networkingv1.IngressLoadBalancerIngress{IP: pod.Status.HostIP})
+		}
+	}
+	return out
+}
+
+// count sets the gauges of objects with findings.
+func (m *pilotMetrics) count(fs []finding.Finding) {
+	gravest := map[finding.Object]finding.Severity{}
+	for _, f := range fs {
+		switch f.Object.Kind {
+		case v1alpha2.KindRouteRule, v1alpha2.KindDestinationPolicy, v1alpha2.KindEgressRule:
+			if s, ok := gravest[f.Object]; !ok || f.Severity > s {
+				gravest[f.Object] = f.Severity
+			}
+		}
+	}
+	counts := map[finding.Severity]int{finding.Error: 0, finding.Warning: 0, finding.Info: 0}
+	for _, s := range gravest {
+		counts[s]++
+	}
+	for s, n := range counts {
+		m.objectsErrors.WithLabelValues(s.String()).Set(float64(n))
+	}
+}
