@@ -9,6 +9,8 @@ import (
 	"testing"
 	"time"
 
+	"github.com/google/go-cmp/cmp"
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
 	"k8s.io/apimachinery/pkg/runtime/schema"
@@ -122,7 +124,7 @@ func installCRDs(t *testing.T, client dynamic.Interface) {
 		if err := yaml.Unmarshal(data, &crd.Object); err != nil {
 			t.Fatal(err)
 		}
-		if _, err := crds.Create(context.Background(), crd, metav1.CreateOptions{FieldValidation: metav1.FieldValidationStrict}); err != nil {
+		if _, err := crds.Create(context.Background(), crd, metav1.CreateOptions{FieldValidation: metav1.FieldValidationStrict}); err != nil && !apierrors.IsAlreadyExists(err) {
 			t.Fatalf("creating the CRD of %s: %v", e.Name(), err)
 		}
 		err = wait.PollUntilContextTimeout(context.Background(), 20*time.Millisecond, time.Minute, true, func(ctx context.Context) (bool, error) {
@@ -141,5 +143,49 @@ func installCRDs(t *testing.T, client dynamic.Interface) {
 		if err != nil {
 			t.Fatalf("waiting for the CRD of %s: %v", e.Name(), err)
 		}
+	}
+}
+
+// What kubectl prints of a rule comes from the server.
+func TestKubectlSeesARulesColumns(t *testing.T) {
+	client := dynamicClient(t)
+	installCRDs(t, client)
+	ns := apiserver.Shared(t).Namespace(t)
+	data, err := rules.FS.ReadFile("bookinfo/route-user-jason-v2.yaml")
+	if err != nil {
+		t.Fatal(err)
+	}
+	rule := &unstructured.Unstructured{}
+	if err := yaml.Unmarshal(data, &rule.Object); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := client.Resource(v1alpha2.GroupVersion.WithResource("routerules")).Namespace(ns).Create(context.Background(), rule, metav1.CreateOptions{}); err != nil {
+		t.Fatal(err)
+	}
+	text, err := apiserver.Shared(t).Client(t).Discovery().RESTClient().Get().
+		AbsPath("/apis/config.istio.io/v1alpha2/namespaces/"+ns+"/routerules").
+		SetHeader("Accept", "application/json;as=Table;v=v1;g=meta.k8s.io").DoRaw(context.Background())
+	if err != nil {
+		t.Fatal(err)
+	}
+	var table metav1.Table
+	if err := yaml.Unmarshal(text, &table); err != nil {
+		t.Fatal(err)
+	}
+	got := map[string]any{}
+	for i, column := range table.ColumnDefinitions {
+		if column.Priority == 0 && column.Name != "Age" {
+			got[column.Name] = table.Rows[0].Cells[i]
+		}
+	}
+	want := map[string]any{
+		"Name":        "reviews-test-v2",
+		"Destination": "reviews",
+		"Precedence":  float64(2),
+		"Match":       `{"request":{"headers":{"cookie":{"regex":"^(.*?;)?(user=jason)(;.*)?$"}}}}`,
+		"Route":       `[{"labels":{"version":"v2"},"weight":100}]`,
+	}
+	if diff := cmp.Diff(want, got); diff != "" {
+		t.Errorf("columns (-want +got):\n%s", diff)
 	}
 }
