@@ -23,6 +23,7 @@ import (
 	"github.com/meshctl/meshctl/internal/cli/kubeinject"
 	"github.com/meshctl/meshctl/internal/cli/proxystatus"
 	"github.com/meshctl/meshctl/internal/cli/replace"
+	"github.com/meshctl/meshctl/internal/cli/sandbox"
 	"github.com/meshctl/meshctl/internal/cli/validate"
 	"github.com/meshctl/meshctl/internal/cli/version"
 )
@@ -112,7 +113,7 @@ Exit codes, the same for every command and output format:
 		}
 	}
 	add(groupObjects, validate.New(f), create.New(f), replace.New(f), apply.New(f), get.New(f), deletecmd.New(f))
-	add(groupMesh, kubeinject.New(f), proxystatus.New(f))
+	add(groupMesh, kubeinject.New(f), proxystatus.New(f), sandbox.New(f))
 	add(groupSettings, version.New(f), completion.New(f), options())
 	root.SetHelpCommandGroupID(groupSettings)
 	root.InitDefaultHelpCmd()

@@ -32,10 +32,17 @@ when it goes down, and whoever is root on this machine is its administrator. It 
 
   # Take it down
   sudo meshctl sandbox down`,
-		Args: factory.NoArgs,
-		RunE: func(cmd *cobra.Command, _ []string) error { return cmd.Help() },
+		Args:              factory.NoArgs,
+		ValidArgsFunction: cobra.NoFileCompletions,
+		RunE:              func(cmd *cobra.Command, _ []string) error { return cmd.Help() },
 	}
-	dir := cmd.PersistentFlags().String("dir", sandbox.DefaultDir(f.Getenv), "state directory; each has its own sandbox (env MESHCTL_SANDBOX_DIR)")
+	named := cmd.PersistentFlags().String("dir", "", "state directory; each has a sandbox of its own (env MESHCTL_SANDBOX_DIR, else $XDG_STATE_HOME/meshctl/sandbox, else ~/.local/state/meshctl/sandbox)")
+	dir := func() string {
+		if *named != "" {
+			return *named
+		}
+		return sandbox.DefaultDir(f.Getenv)
+	}
 	cmd.AddCommand(newUp(f, dir), newStatus(f, dir), newDown(f, dir), newEnv(f, dir), newLoad(f, dir), newExec(f, dir), newImages(f), newSupervise())
 	return cmd
 }

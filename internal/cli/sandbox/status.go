@@ -18,7 +18,7 @@ import (
 	"github.com/meshctl/meshctl/internal/sandbox"
 )
 
-func newStatus(f *factory.Factory, dir *string) *cobra.Command {
+func newStatus(f *factory.Factory, dir func() string) *cobra.Command {
 	output := "text"
 	cmd := &cobra.Command{
 		Use:   "status",
@@ -27,12 +27,13 @@ func newStatus(f *factory.Factory, dir *string) *cobra.Command {
 node ports that are open on this machine, and the images pods can use. Exit code 1 says that it is not running.`,
 		Example: `  sudo meshctl sandbox status
   sudo meshctl sandbox status -o json`,
-		Args: factory.NoArgs,
+		Args:              factory.NoArgs,
+		ValidArgsFunction: cobra.NoFileCompletions,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			if err := factory.OneOf("output", output, "text", "json", "yaml"); err != nil {
 				return err
 			}
-			st, err := sandbox.GetStatus(cmd.Context(), *dir)
+			st, err := sandbox.GetStatus(cmd.Context(), dir())
 			if err != nil {
 				return err
 			}
@@ -96,16 +97,17 @@ func printStatus(w io.Writer, st sandbox.Status, output string) error {
 
 func mebibytes(n int64) string { return fmt.Sprintf("%d MiB", n>>20) }
 
-func newEnv(f *factory.Factory, dir *string) *cobra.Command {
+func newEnv(f *factory.Factory, dir func() string) *cobra.Command {
 	return &cobra.Command{
 		Use:   "env",
 		Short: "Print the settings by which a shell uses the sandbox",
 		Long: `Print the settings by which a shell uses the sandbox: KUBECONFIG; a PATH with kubectl and meshctl; and, when
 the mesh is installed, BOOKINFO_URL, the address of its ingress on this machine.`,
-		Example: `  eval "$(sudo meshctl sandbox env)"`,
-		Args:    factory.NoArgs,
+		Example:           `  eval "$(sudo meshctl sandbox env)"`,
+		Args:              factory.NoArgs,
+		ValidArgsFunction: cobra.NoFileCompletions,
 		RunE: func(cmd *cobra.Command, _ []string) error {
-			return env(cmd.Context(), f, *dir)
+			return env(cmd.Context(), f, dir())
 		},
 	}
 }

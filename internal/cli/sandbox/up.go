@@ -15,7 +15,7 @@ import (
 	"github.com/meshctl/meshctl/internal/sandbox"
 )
 
-func newUp(f *factory.Factory, dir *string) *cobra.Command {
+func newUp(f *factory.Factory, dir func() string) *cobra.Command {
 	var timeout time.Duration
 	cmd := &cobra.Command{
 		Use:   "up",
@@ -31,11 +31,12 @@ with the command that mends it.`,
 
   # A second one beside it
   sudo meshctl sandbox up --dir /tmp/other`,
-		Args: factory.NoArgs,
+		Args:              factory.NoArgs,
+		ValidArgsFunction: cobra.NoFileCompletions,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			ctx, cancel := within(cmd.Context(), timeout)
 			defer cancel()
-			return up(ctx, f, *dir)
+			return up(ctx, f, dir())
 		},
 	}
 	cmd.Flags().DurationVar(&timeout, "timeout", 3*time.Minute, "how long to wait until it is ready; 0 waits for ever")
@@ -124,22 +125,23 @@ func newImages(f *factory.Factory) *cobra.Command {
 	}
 }
 
-func newDown(f *factory.Factory, dir *string) *cobra.Command {
+func newDown(f *factory.Factory, dir func() string) *cobra.Command {
 	return &cobra.Command{
 		Use:   "down",
 		Short: "Take the sandbox down",
 		Long: `Take the sandbox down: end every process and container, and remove its state directory with all that was
 in it. Programs and built images stay, so that the next 'up' is fast. Where there is no sandbox, or only what a
 crash left of one, it does the same and succeeds.`,
-		Example: `  sudo meshctl sandbox down`,
-		Args:    factory.NoArgs,
+		Example:           `  sudo meshctl sandbox down`,
+		Args:              factory.NoArgs,
+		ValidArgsFunction: cobra.NoFileCompletions,
 		RunE: func(*cobra.Command, []string) error {
-			was, err := sandbox.Down(*dir)
+			was, err := sandbox.Down(dir())
 			if err != nil {
 				return err
 			}
 			if !was {
-				fmt.Fprintln(f.ErrOut, "there is no sandbox in "+*dir)
+				fmt.Fprintln(f.ErrOut, "there is no sandbox in "+dir())
 				return nil
 			}
 			fmt.Fprintln(f.ErrOut, "the sandbox is gone")
@@ -148,7 +150,7 @@ crash left of one, it does the same and succeeds.`,
 	}
 }
 
-func newLoad(f *factory.Factory, dir *string) *cobra.Command {
+func newLoad(f *factory.Factory, dir func() string) *cobra.Command {
 	return &cobra.Command{
 		Use:   "load ARCHIVE...",
 		Short: "Import images into the sandbox",
@@ -158,30 +160,37 @@ do not try to pull.`,
 		Example: `  docker save example/app:1 -o app.tar
   sudo meshctl sandbox load app.tar`,
 		Args: cobra.ArbitraryArgs,
+		ValidArgsFunction: func(*cobra.Command, []string, string) ([]string, cobra.ShellCompDirective) {
+			return []string{"tar"}, cobra.ShellCompDirectiveFilterFileExt
+		},
 		RunE: func(cmd *cobra.Command, args []string) error {
 			if len(args) == 0 {
 				return factory.Usage("which archive? load takes the names of image archives")
 			}
-			return notRunning(sandbox.Load(cmd.Context(), *dir, args))
+			return notRunning(sandbox.Load(cmd.Context(), dir(), args))
 		},
 	}
 }
 
-func newExec(f *factory.Factory, dir *string) *cobra.Command {
-	return &cobra.Command{
+func newExec(f *factory.Factory, dir func() string) *cobra.Command {
+	cmd := &cobra.Command{
 		Use:   "exec -- COMMAND [ARG...]",
 		Short: "Run a command in the sandbox's network",
 		Long: `Run a command of this machine in the sandbox's network, where pods, services and the node have their
 addresses. Its files and programs are the machine's, its exit code is the command's.`,
-		Example: `  sudo meshctl sandbox exec -- curl http://10.96.0.1:443`,
-		Args:    cobra.ArbitraryArgs,
+		Example:           `  sudo meshctl sandbox exec -- curl --insecure https://10.96.0.1/version`,
+		Args:              cobra.ArbitraryArgs,
+		ValidArgsFunction: cobra.NoFileCompletions,
 		RunE: func(_ *cobra.Command, args []string) error {
 			if len(args) == 0 {
 				return factory.Usage("which command? exec takes one after --")
 			}
-			return notRunning(sandbox.Exec(*dir, args, os.Environ()))
+			return notRunning(sandbox.Exec(dir(), args, os.Environ()))
 		},
 	}
+	// What follows the command's name is the command's.
+	cmd.Flags().SetInterspersed(false)
+	return cmd
 }
 
 // notRunning is the answer no, where the question was about a sandbox that is not there.
