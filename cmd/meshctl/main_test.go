@@ -8,6 +8,7 @@ import (
 	"os/exec"
 	"path"
 	"path/filepath"
+	"regexp"
 	"strconv"
 	"strings"
 	"testing"
@@ -55,6 +56,7 @@ func TestScripts(t *testing.T) {
 			"exits":   exits,
 			"cluster": cluster,
 			"big":     big,
+			"await":   await,
 		},
 	})
 }
@@ -161,6 +163,22 @@ func big(ts *testscript.TestScript, neg bool, args []string) {
 	ts.Check(err)
 	data := strings.Repeat(args[2], n/len(args[2])+1)[:n]
 	ts.Check(os.WriteFile(ts.MkAbs(args[0]), []byte(data), 0o644))
+}
+
+// await returns when a file that a command in the background writes has a line that matches: await FILE REGEXP.
+func await(ts *testscript.TestScript, neg bool, args []string) {
+	if neg || len(args) != 2 {
+		ts.Fatalf("usage: await FILE REGEXP")
+	}
+	want, err := regexp.Compile("(?m)" + args[1])
+	ts.Check(err)
+	var last []byte
+	for deadline := time.Now().Add(30 * time.Second); time.Now().Before(deadline); time.Sleep(20 * time.Millisecond) {
+		if last, err = os.ReadFile(ts.MkAbs(args[0])); err == nil && want.Match(last) {
+			return
+		}
+	}
+	ts.Fatalf("%s has no match for %s: %s", args[0], args[1], last)
 }
 
 // commands lists every command of the tree that a user can call.

@@ -12,10 +12,10 @@ import (
 	"time"
 
 	corev1 "k8s.io/api/core/v1"
-	"k8s.io/apimachinery/pkg/util/httpstream"
 	"k8s.io/client-go/rest"
 	"k8s.io/client-go/tools/portforward"
 	"k8s.io/client-go/transport/spdy"
+	"k8s.io/streaming/pkg/httpstream"
 )
 
 // ForwardTimeout bounds how long a port-forward may take to stand; one that cannot be had must not hold the user up.
@@ -46,7 +46,7 @@ func (c *Client) DialPod(ctx context.Context, namespace, pod string, port int) (
 				_ = r.conn.Close()
 			}
 		}()
-		return nil, fmt.Errorf("forwarding to port %d of pod %s/%s: no answer within %s", port, namespace, pod, ForwardTimeout)
+		return nil, fmt.Errorf("forwarding to port %d of pod %s/%s: no answer in time", port, namespace, pod)
 	}
 }
 
@@ -63,12 +63,12 @@ func (c *Client) dialPod(namespace, pod string, port int) (net.Conn, error) {
 	if err != nil {
 		return nil, err
 	}
-	overSPDY := spdy.NewDialer(upgrader, &http.Client{Transport: roundTripper}, http.MethodPost, url)
-	overWebsocket, err := portforward.NewSPDYOverWebsocketDialer(url, config)
+	overSPDY := spdy.NewDialerForStreaming(upgrader, &http.Client{Transport: roundTripper}, http.MethodPost, url)
+	overWebsocket, err := portforward.NewSPDYOverWebsocketDialerForStreaming(url, config)
 	if err != nil {
 		return nil, err
 	}
-	dialer := portforward.NewFallbackDialer(overWebsocket, overSPDY, func(err error) bool {
+	dialer := portforward.NewFallbackDialerForStreaming(overWebsocket, overSPDY, func(err error) bool {
 		return httpstream.IsUpgradeFailure(err) || httpstream.IsHTTPSProxyError(err)
 	})
 	streams, _, err := dialer.Dial(portforward.PortForwardProtocolV1Name)
@@ -125,7 +125,7 @@ func (p *podConn) Read(b []byte) (int, error) {
 }
 
 func (p *podConn) Close() error {
-	_ = p.Stream.Reset()
+	_ = p.Reset()
 	return p.connection.Close()
 }
 

@@ -25,7 +25,7 @@ import (
 )
 
 type options struct {
-	print          *genericclioptions.PrintFlags
+	format         *genericclioptions.PrintFlags
 	allNamespaces  bool
 	selector       string
 	fieldSelector  string
@@ -41,7 +41,7 @@ type options struct {
 
 // New is the command.
 func New(f *factory.Factory) *cobra.Command {
-	o := &options{f: f, print: genericclioptions.NewPrintFlags("")}
+	o := &options{f: f, format: genericclioptions.NewPrintFlags("")}
 	cmd := &cobra.Command{
 		Use:   "get TYPE[,TYPE...] [NAME...]",
 		Short: "Show rules, policies and other objects",
@@ -73,7 +73,7 @@ reads version=percent. * is everything.`,
 		},
 		ValidArgsFunction: f.CompleteResources,
 	}
-	o.print.AddFlags(cmd)
+	o.format.AddFlags(cmd)
 	fs := cmd.Flags()
 	fs.Lookup("output").Usage = "wide, short, name, json, yaml, kyaml, custom-columns=..., jsonpath=... or go-template=..."
 	fs.BoolVarP(&o.allNamespaces, "all-namespaces", "A", false, "all namespaces")
@@ -104,10 +104,10 @@ func (o *options) complete(args []string) error {
 
 // human says whether a table is asked for.
 func (o *options) human() bool {
-	return slices.Contains([]string{"", "wide", "short"}, *o.print.OutputFormat) && *o.print.TemplatePrinterFlags.TemplateArgument == ""
+	return slices.Contains([]string{"", "wide", "short"}, *o.format.OutputFormat) && *o.format.TemplatePrinterFlags.TemplateArgument == ""
 }
 
-func (o *options) wide() bool { return *o.print.OutputFormat == "wide" }
+func (o *options) wide() bool { return *o.format.OutputFormat == "wide" }
 
 func (o *options) run(ctx context.Context) error {
 	printer, err := o.printer()
@@ -207,22 +207,22 @@ func (o *options) printer() (printers.ResourcePrinter, error) {
 	if o.human() {
 		return nil, nil
 	}
-	if spec, ok := strings.CutPrefix(*o.print.OutputFormat, "custom-columns="); ok {
+	if spec, ok := strings.CutPrefix(*o.format.OutputFormat, "custom-columns="); ok {
 		return newCustomColumns(spec, o.noHeaders)
 	}
-	p, err := o.print.ToPrinter()
+	p, err := o.format.ToPrinter()
 	if err != nil {
 		if genericclioptions.IsNoCompatiblePrinterError(err) {
-			return nil, factory.Usage("-o %s: the formats are wide, short, name, json, yaml, kyaml, custom-columns=, jsonpath= and go-template=", *o.print.OutputFormat)
+			return nil, factory.Usage("-o %s: the formats are wide, short, name, json, yaml, kyaml, custom-columns=, jsonpath= and go-template=", *o.format.OutputFormat)
 		}
-		return nil, factory.Usage("-o %s: %w", *o.print.OutputFormat, err)
+		return nil, factory.Usage("-o %s: %w", *o.format.OutputFormat, err)
 	}
 	return p, nil
 }
 
 // show prints what was found; emptiness is said on the side of the talk.
 func (o *options) show(found []*unstructured.Unstructured, parts *cells, single bool, printer printers.ResourcePrinter, complete bool) error {
-	if len(found) == 0 && (o.human() || *o.print.OutputFormat == "name") {
+	if len(found) == 0 && (o.human() || *o.format.OutputFormat == "name") {
 		if complete {
 			o.sayEmpty()
 		}
@@ -231,7 +231,7 @@ func (o *options) show(found []*unstructured.Unstructured, parts *cells, single 
 	if o.human() {
 		return o.tables(found, parts)
 	}
-	if _, each := printer.(*customColumns); *o.print.OutputFormat == "name" && !each {
+	if _, each := printer.(*customColumns); *o.format.OutputFormat == "name" && !each {
 		for _, u := range found {
 			if err := printer.PrintObj(u, o.f.Out); err != nil {
 				return fmt.Errorf("printing %s %s: %w", u.GetKind(), u.GetName(), err)
@@ -254,7 +254,7 @@ func (o *options) show(found []*unstructured.Unstructured, parts *cells, single 
 
 func (o *options) printOne(printer printers.ResourcePrinter, obj runtime.Object) error {
 	if err := printer.PrintObj(obj, o.f.Out); err != nil {
-		return factory.Usage("-o %s: %w", *o.print.OutputFormat, err)
+		return factory.Usage("-o %s: %w", *o.format.OutputFormat, err)
 	}
 	return nil
 }

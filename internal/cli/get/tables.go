@@ -63,7 +63,7 @@ func columnsOf(table *unstructured.Unstructured) []metav1.TableColumnDefinition 
 
 // tables prints one table a kind, in the order the kinds came.
 func (o *options) tables(found []*unstructured.Unstructured, parts *cells) error {
-	if *o.print.OutputFormat == "short" {
+	if *o.format.OutputFormat == "short" {
 		return o.short(found)
 	}
 	var kinds []string

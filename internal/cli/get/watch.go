@@ -104,7 +104,7 @@ func (s *stream) print(objs ...*unstructured.Unstructured) error {
 		}
 		return nil
 	}
-	if *s.o.print.OutputFormat == "short" {
+	if *s.o.format.OutputFormat == "short" {
 		return s.o.short(objs)
 	}
 	header, rows := s.o.table(objs, nil, false)

@@ -40,15 +40,15 @@ const (
 var ErrNoPilot = errors.New("no ready istio-pilot pod")
 
 // Fetch asks every ready Pilot of the mesh namespace which proxies it serves. Pilots that do not answer are errors beside the answers of
-// the others.
+// the others. The errors are worded for the user.
 func Fetch(ctx context.Context, client *kube.Client, namespace string) ([]proxystatus.Proxy, []error) {
 	pilots, err := readyPilots(ctx, client, namespace)
 	if err != nil {
-		return nil, []error{err}
+		return nil, []error{client.Explain(err)}
 	}
 	roots, err := meshRoots(ctx, client, namespace)
 	if err != nil {
-		return nil, []error{err}
+		return nil, []error{client.Explain(err)}
 	}
 	var mu sync.Mutex
 	var all []proxystatus.Proxy
@@ -56,7 +56,10 @@ func Fetch(ctx context.Context, client *kube.Client, namespace string) ([]proxys
 	var wait sync.WaitGroup
 	for _, pod := range pilots {
 		wait.Go(func() {
-			list, err := ask(ctx, client, namespace, pod, roots)
+			dial := func(ctx context.Context, _, _ string) (net.Conn, error) {
+				return client.DialPod(ctx, namespace, pod, debugPort)
+			}
+			list, err := ask(ctx, dial, namespace, pod, roots)
 			mu.Lock()
 			defer mu.Unlock()
 			if err != nil {
@@ -116,13 +119,15 @@ func meshRoots(ctx context.Context, client *kube.Client, namespace string) (*x50
 	return roots, nil
 }
 
-func ask(ctx context.Context, client *kube.Client, namespace, pod string, roots *x509.CertPool) (*proxystatus.List, error) {
+type dialer func(ctx context.Context, network, address string) (net.Conn, error)
+
+// ask gets one Pilot's answer over dial. It must prove by its certificate to be the Pilot of namespace: the forward ends in a pod's port, and
+// whoever listens there could be anyone.
+func ask(ctx context.Context, dial dialer, namespace, pod string, roots *x509.CertPool) (*proxystatus.List, error) {
 	ctx, cancel := context.WithTimeout(ctx, answerTimeout)
 	defer cancel()
 	transport := &http.Transport{
-		DialContext: func(ctx context.Context, _, _ string) (net.Conn, error) {
-			return client.DialPod(ctx, namespace, pod, debugPort)
-		},
+		DialContext:       dial,
 		TLSClientConfig:   &tls.Config{RootCAs: roots, ServerName: "istio-pilot." + namespace + ".svc", MinVersion: tls.VersionTLS12},
 		DisableKeepAlives: true,
 	}

@@ -83,7 +83,7 @@ func (o *options) run(ctx context.Context, f *factory.Factory, args []string) er
 	}
 	proxies, errs := o.fetch(ctx, client, *f.MeshNamespace)
 	if len(errs) > 0 && len(proxies) == 0 {
-		return f.Explain(client, errors.Join(errs...))
+		return &factory.ExitErr{Code: factory.ExitError, Err: errors.Join(errs...)}
 	}
 	for _, err := range errs {
 		f.Error("%s", err)
