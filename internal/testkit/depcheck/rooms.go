@@ -74,6 +74,7 @@ func rooms() map[string]room {
 		"sandbox":      {layer: world, sideways: []string{"image"}},
 		"image":        {layer: world},
 		"capture":      {layer: world},
+		"status":       {layer: world},
 
 		"cli":      {layer: programs, tree: true, commandLine: true},
 		"meshd":    {layer: programs, tree: true, commandLine: true},
