@@ -104,6 +104,7 @@ func (s settings) controllerArgs() []string {
 		"--node-monitor-period=500ms",
 		// A laboratory's deployments are watched by someone who waits.
 		"--concurrent-deployment-syncs=10", "--concurrent-replicaset-syncs=10",
+		"--kube-api-qps=1000", "--kube-api-burst=2000",
 	}
 }
 
@@ -113,6 +114,7 @@ func schedulerArgs() []string {
 		"--authentication-kubeconfig=" + at("pki/kube-scheduler.kubeconfig"),
 		"--authorization-kubeconfig=" + at("pki/kube-scheduler.kubeconfig"),
 		"--bind-address=127.0.0.1", "--leader-elect=false", "--profiling=false",
+		"--kube-api-qps=1000", "--kube-api-burst=2000",
 	}
 }
 
