@@ -161,14 +161,12 @@ func writeArchive(target string, order []string, images map[string]v1.Image) (er
 		})
 	}
 	// The index goes first: a reader that only wants to know what is in here can stop after it.
-	for name, value := range map[string]any{"index.json": index} {
-		data, err := json.Marshal(value)
-		if err != nil {
-			return err
-		}
-		if err := entry(name, int64(len(data)), bytes.NewReader(data)); err != nil {
-			return err
-		}
+	data, err := json.Marshal(index)
+	if err != nil {
+		return err
+	}
+	if err := entry("index.json", int64(len(data)), bytes.NewReader(data)); err != nil {
+		return err
 	}
 	const layout = `{"imageLayoutVersion":"1.0.0"}`
 	if err := entry("oci-layout", int64(len(layout)), strings.NewReader(layout)); err != nil {
