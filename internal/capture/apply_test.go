@@ -36,6 +36,9 @@ type lab struct {
 
 func newLab(t *testing.T, v6 bool) *lab {
 	t.Helper()
+	if testing.Short() {
+		t.Skip("SKIPPED, nothing was captured: network namespaces are not for -short")
+	}
 	if os.Geteuid() != 0 {
 		if os.Getenv("CI") != "" {
 			t.Fatal("network namespaces need root")

@@ -33,6 +33,9 @@ type Browser struct {
 // console, as of a style the page's own policy forbids, fails the test.
 func Start(t testing.TB) *Browser {
 	t.Helper()
+	if testing.Short() {
+		t.Skip("SKIPPED, NOT PASSED: a browser is not for -short")
+	}
 	path := find()
 	if path == "" {
 		const missing = "no Chromium found: install it (apt-get install chromium) or name it in CHROMIUM"

@@ -79,6 +79,9 @@ func Run(m *testing.M) int {
 // Shared is the package's server, started by the first test that asks. Where bin/meshbox is missing the test is skipped, but under CI it fails.
 func Shared(t testing.TB) *Server {
 	t.Helper()
+	if testing.Short() {
+		t.Skip("SKIPPED: an API server is not for -short")
+	}
 	shared.Lock()
 	defer shared.Unlock()
 	if !shared.running {

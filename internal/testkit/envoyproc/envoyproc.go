@@ -24,6 +24,9 @@ import (
 // Path of the Envoy binary.
 func Path(t testing.TB) string {
 	t.Helper()
+	if testing.Short() {
+		t.Skip("SKIPPED, nothing was tested with Envoy: it is not for -short")
+	}
 	path, err := find()
 	if err != nil {
 		if os.Getenv("CI") != "" {
