@@ -141,19 +141,6 @@ func BuildAll(s Sources, dir string) ([]string, error) {
 	return paths, errors.Join(errs...)
 }
 
-// BuildProgram writes an archive with one image, called name, of one static program; tests and whoever tries a program of their own use it.
-func BuildProgram(path, name, program string) error {
-	inside := "/usr/local/bin/" + filepath.Base(program)
-	a := archive{
-		files:  append(users(), file{path: inside, source: program, mode: 0o755}),
-		images: []tagged{{name: name, entrypoint: []string{inside}, user: appUser}},
-	}
-	if err := a.build(path); err != nil {
-		return fmt.Errorf("building image %s: %w", name, err)
-	}
-	return nil
-}
-
 // build writes the archive, unless it is up to date.
 func (a archive) build(path string) error {
 	fresh, err := a.fresh(path)
