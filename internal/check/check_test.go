@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 
@@ -118,7 +119,7 @@ func FuzzJudge(f *testing.F) {
 		f.Add(data)
 	}
 	f.Fuzz(func(t *testing.T, data []byte) {
-		objs, _ := manifest.Decode("fuzz", data, manifest.Options{DefaultNamespace: "default"})
+		objs, fs := manifest.Decode("fuzz", data, manifest.Options{DefaultNamespace: "default"})
 		for _, o := range objs {
 			for _, found := range check.Object(o) {
 				if found.Message == "" || found.Field == "" {
@@ -126,7 +127,7 @@ func FuzzJudge(f *testing.F) {
 				}
 			}
 		}
-		if len(manifest.Duplicates(objs)) > 0 {
+		if slices.ContainsFunc(fs, func(f finding.Finding) bool { return f.Code == finding.DuplicateObject }) {
 			return
 		}
 		reversed := make([]*objects.Object, len(objs))

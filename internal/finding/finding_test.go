@@ -33,7 +33,7 @@ func TestNearest(t *testing.T) {
 	fields := []string{"destination", "precedence", "match", "route", "httpReqTimeout", "httpReqRetries"}
 	for name, want := range map[string]string{
 		"destnation":     "destination",
-		"precedense":     "precedence",
+		"precedents":     "precedence",
 		"rotue":          "route",
 		"http-req-retry": "httpReqRetries",
 		"HTTPReqTimeout": "httpReqTimeout",

@@ -21,7 +21,7 @@ import (
 func repeat(unit string, n int) []byte { return bytes.Repeat([]byte(unit), n/len(unit)) }
 
 func TestGarbageGetsOneFindingQuickly(t *testing.T) {
-	const size = manifest.MaxBytes - 100
+	const size = 2 << 20
 	random := rand.New(rand.NewPCG(1, 2))
 	noise := make([]byte, size)
 	printable := make([]byte, size)

@@ -44,6 +44,7 @@ func Decode(name string, data []byte, opt Options) ([]*objects.Object, []finding
 	if r.checkText(data) {
 		r.documents(data)
 	}
+	r.findings = append(r.findings, duplicates(r.objects)...)
 	finding.Sort(r.findings)
 	if len(r.findings) > MaxFindings {
 		rest := len(r.findings) - MaxFindings
@@ -55,8 +56,8 @@ func Decode(name string, data []byte, opt Options) ([]*objects.Object, []finding
 	return r.objects, r.findings
 }
 
-// Duplicates finds objects that are there twice, in one file or in several that are read together.
-func Duplicates(objs []*objects.Object) []finding.Finding {
+// duplicates finds objects that are there twice.
+func duplicates(objs []*objects.Object) []finding.Finding {
 	var fs []finding.Finding
 	first := map[objects.Key]*objects.Object{}
 	for _, o := range objs {

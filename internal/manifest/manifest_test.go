@@ -49,7 +49,6 @@ func TestDecode(t *testing.T) {
 				t.Fatal(err)
 			}
 			objs, fs := manifest.Decode(filepath.Base(path), data, options(data))
-			fs = append(fs, manifest.Duplicates(objs)...)
 			golden.Compare(t, filepath.Join(dir, "findings.txt"), lines(fs))
 			golden.Compare(t, filepath.Join(dir, "objects.yaml"), render(t, objs))
 		})

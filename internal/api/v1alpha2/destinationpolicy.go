@@ -78,7 +78,7 @@ type CircuitBreaker struct {
 	Custom *runtime.RawExtension `json:"custom,omitempty"`
 }
 
-// SimpleCircuitBreaker: every field may be left out alone.
+// SimpleCircuitBreaker bounds a service by numbers, each of which may be left out.
 type SimpleCircuitBreaker struct {
 	// +kubebuilder:validation:Minimum=0
 	MaxConnections int32 `json:"maxConnections,omitempty"`

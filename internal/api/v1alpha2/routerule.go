@@ -63,7 +63,7 @@ type RouteRuleSpec struct {
 	L4Fault          *L4FaultInjection   `json:"l4Fault,omitempty"`
 }
 
-// MatchCondition: all conditions given must hold.
+// MatchCondition narrows a rule; all conditions given must hold.
 //
 // +kubebuilder:validation:XValidation:rule="!has(self.udp)",message="UDP is not supported, as in 0.2"
 type MatchCondition struct {
@@ -183,7 +183,7 @@ type HTTPFaultInjection struct {
 	Abort *HTTPAbort `json:"abort,omitempty"`
 }
 
-// HTTPDelay: Percent of requests (all when unset) wait.
+// HTTPDelay makes Percent of requests (all when unset) wait.
 //
 // +kubebuilder:validation:XValidation:rule="!has(self.exponentialDelay)",message="delays of random length are not supported, as in 0.2"
 // +kubebuilder:validation:XValidation:rule="has(self.fixedDelay) || has(self.exponentialDelay)",message="fixedDelay is set"
@@ -200,7 +200,7 @@ type HTTPDelay struct {
 	OverrideHeaderName string           `json:"overrideHeaderName,omitempty"`
 }
 
-// HTTPAbort: Percent of requests (all when unset) are answered with the status.
+// HTTPAbort answers Percent of requests (all when unset) with the status.
 //
 // +kubebuilder:validation:XValidation:rule="!has(self.grpcStatus)",message="gRPC statuses are not supported, as in 0.2"
 // +kubebuilder:validation:XValidation:rule="[has(self.httpStatus), has(self.grpcStatus), has(self.http2Error)].filter(set, set).size() == 1",message="exactly one of httpStatus, grpcStatus and http2Error is set"
