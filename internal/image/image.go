@@ -192,7 +192,7 @@ func (a archive) fresh(path string) (bool, error) {
 	if err != nil {
 		return false, err
 	}
-	return info.ModTime().UnixNano() > newest, nil
+	return info.ModTime().UnixNano() >= newest, nil
 }
 
 // image is the image of one layer.
