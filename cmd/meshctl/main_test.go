@@ -173,12 +173,14 @@ func await(ts *testscript.TestScript, neg bool, args []string) {
 	want, err := regexp.Compile("(?m)" + args[1])
 	ts.Check(err)
 	var last []byte
-	for deadline := time.Now().Add(30 * time.Second); time.Now().Before(deadline); time.Sleep(20 * time.Millisecond) {
-		if last, err = os.ReadFile(ts.MkAbs(args[0])); err == nil && want.Match(last) {
-			return
-		}
+	err = wait.PollUntilContextTimeout(context.Background(), 20*time.Millisecond, 30*time.Second, true, func(context.Context) (bool, error) {
+		var err error
+		last, err = os.ReadFile(ts.MkAbs(args[0]))
+		return err == nil && want.Match(last), nil
+	})
+	if err != nil {
+		ts.Fatalf("%s has no match for %s: %s", args[0], args[1], last)
 	}
-	ts.Fatalf("%s has no match for %s: %s", args[0], args[1], last)
 }
 
 // commands lists every command of the tree that a user can call.
@@ -221,6 +223,40 @@ func TestEveryCommandHasScriptExampleAndCompletion(t *testing.T) {
 				t.Errorf("there is no script testdata/script/%s_*.txtar", words[0])
 			}
 		})
+	}
+}
+
+func TestExamplesAreTrue(t *testing.T) {
+	root := func() *cobra.Command {
+		return cli.New(factory.New(genericiooptions.NewTestIOStreamsDiscard(), func(string) string { return "" }))
+	}
+	call := regexp.MustCompile(`meshctl ([^|<>)"]*)`)
+	file := regexp.MustCompile(`\brules(/[\w./-]+)?`)
+	checked := 0
+	for _, c := range append(commands(root()), root()) {
+		for _, line := range strings.Split(c.Example, "\n") {
+			if strings.HasPrefix(strings.TrimSpace(line), "#") {
+				continue
+			}
+			for _, match := range call.FindAllStringSubmatch(line, -1) {
+				checked++
+				cmd, rest, err := root().Find(strings.Fields(match[1]))
+				if err == nil {
+					err = cmd.ParseFlags(rest)
+				}
+				if err != nil {
+					t.Errorf("%s: %s: %v", c.CommandPath(), line, err)
+				}
+			}
+			for _, name := range file.FindAllString(line, -1) {
+				if _, err := os.Stat(filepath.Join("..", "..", name)); err != nil {
+					t.Errorf("%s: %s: %v", c.CommandPath(), line, err)
+				}
+			}
+		}
+	}
+	if checked < 10 {
+		t.Errorf("only %d examples were found", checked)
 	}
 }
 

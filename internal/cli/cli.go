@@ -44,13 +44,24 @@ func Main(ctx context.Context, args []string, f *factory.Factory) int {
 	}
 	var exit *factory.ExitErr
 	if !errors.As(err, &exit) || !exit.Quiet {
-		fmt.Fprintf(f.ErrOut, "%s %s\n", f.Paint(f.ErrOut, factory.Red, "error:"), strings.TrimSpace(err.Error()))
+		tell(f, strings.TrimSpace(err.Error()))
 	}
 	code := factory.Code(err)
 	if code == factory.ExitUsage {
 		fmt.Fprintf(f.ErrOut, "Run '%s --help' for usage.\n", cmd.CommandPath())
 	}
 	return code
+}
+
+// tell writes an error. Joined errors are lines, each told by itself; an indented line belongs to the one before.
+func tell(f *factory.Factory, text string) {
+	for _, line := range strings.Split(text, "\n") {
+		if strings.HasPrefix(line, " ") {
+			fmt.Fprintln(f.ErrOut, line)
+			continue
+		}
+		f.Error("%s", line)
+	}
 }
 
 // The groups of the help text.

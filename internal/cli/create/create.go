@@ -34,8 +34,8 @@ that Kubernetes no longer serves are upgraded, with a word on standard error.`,
   # The same from standard input, in another namespace
   meshctl create -n bookinfo -f - < rules/bookinfo/route-default-v1.yaml
 
-  # A whole directory, with those below it
-  meshctl create -R -f rules/bookinfo
+  # Several files; -R -f DIRECTORY takes a whole tree
+  meshctl create -f rules/bookinfo/bookinfo-v1.yaml -f rules/bookinfo/ingress.yaml
 
   # Let the server judge, write nothing
   meshctl create --dry-run=server -f rules/bookinfo/ingress.yaml`,

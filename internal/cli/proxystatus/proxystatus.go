@@ -94,7 +94,7 @@ func (o *options) run(ctx context.Context, f *factory.Factory, args []string) er
 			return factory.No("no connected proxy of pod %s: it is not in the mesh, not ready yet, or in another namespace (POD.NAMESPACE)", args[0])
 		}
 	}
-	if err := o.print(f.Out, proxies, len(args) == 1); err != nil {
+	if err := o.write(f.Out, proxies, len(args) == 1); err != nil {
 		return err
 	}
 	if len(proxies) == 0 {
@@ -117,7 +117,7 @@ func pick(proxies []proxystatus.Proxy, name, namespace string) []proxystatus.Pro
 	return found
 }
 
-func (o *options) print(w io.Writer, proxies []proxystatus.Proxy, detail bool) error {
+func (o *options) write(w io.Writer, proxies []proxystatus.Proxy, detail bool) error {
 	switch {
 	case o.output != "table":
 		return o.encode(w, proxies)

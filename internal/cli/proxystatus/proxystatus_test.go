@@ -79,7 +79,7 @@ func TestPrint(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			var out bytes.Buffer
-			if err := (&options{output: "table", now: now}).print(&out, tc.proxies, tc.detail); err != nil {
+			if err := (&options{output: "table", now: now}).write(&out, tc.proxies, tc.detail); err != nil {
 				t.Fatal(err)
 			}
 			if out.String() != tc.want {
@@ -89,7 +89,7 @@ func TestPrint(t *testing.T) {
 	}
 	t.Run("JSON is read back as it was", func(t *testing.T) {
 		var out bytes.Buffer
-		if err := (&options{output: "json", now: now}).print(&out, proxies(), false); err != nil {
+		if err := (&options{output: "json", now: now}).write(&out, proxies(), false); err != nil {
 			t.Fatal(err)
 		}
 		var back []proxystatus.Proxy

@@ -45,7 +45,7 @@ what to do. The exit code is 0 when nothing was found that --fail-on asks for, 1
   meshctl validate -f rules/bookinfo/route-v1-90-v2-10.yaml
 
   # A directory and those below it, warnings count too
-  meshctl validate -R -f rules/bookinfo --fail-on warning
+  meshctl validate -R -f rules --fail-on warning
 
   # For a program
   meshctl validate -f rules/bookinfo -o json`,
@@ -88,7 +88,11 @@ func (o *options) run(cmd *cobra.Command, f *factory.Factory) error {
 func (o *options) print(f *factory.Factory, count, files int, fs []finding.Finding) error {
 	if o.output == "text" {
 		f.WriteFindings(f.Out, fs)
-		fmt.Fprintf(f.ErrOut, "%s in %s: %s\n", plural(count, "object"), plural(files, "file"), factory.Count(fs))
+		read := plural(files, "file")
+		if !finding.HasErrors(fs) { // with errors, some objects could not be counted
+			read += ", " + plural(count, "object")
+		}
+		fmt.Fprintf(f.ErrOut, "%s: %s\n", read, factory.Count(fs))
 		return nil
 	}
 	finding.Sort(fs)
