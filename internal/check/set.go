@@ -62,7 +62,9 @@ type judge struct {
 type rule struct {
 	object *objects.Object
 	spec   *v1alpha2.RouteRuleSpec
-	source string
+	// source is the service that calls come from, sourceNamespace the namespace of a caller told by labels alone; "" for any.
+	source          string
+	sourceNamespace string
 	// callers is the only namespace whose calls the rule acts on, "" for all.
 	callers string
 }
@@ -85,9 +87,12 @@ func newJudge(all *objects.Set) *judge {
 		case *v1alpha2.RouteRule:
 			r := &rule{object: o, spec: &v.Spec}
 			if v.Spec.Match != nil && v.Spec.Match.Source != nil {
-				r.source = resolve(*v.Spec.Match.Source, v.Namespace)
+				r.source = identity(*v.Spec.Match.Source, v.Namespace)
+				if r.source == "" {
+					r.sourceNamespace = v.Spec.Match.Source.Namespace
+				}
 			}
-			host := resolve(v.Spec.Destination, v.Namespace)
+			host := identity(v.Spec.Destination, v.Namespace)
 			if _, namespace, ok := clusterService(host); ok && namespace != v.Namespace && v.Namespace != MeshNamespace {
 				r.callers = v.Namespace
 			}
@@ -123,7 +128,16 @@ func Order(a, b *objects.Object) int {
 	)
 }
 
-// resolve is the host name of svc for comparing; "" when it names none.
+// identity is the same for all spellings of one service, whatever the cluster's domain; "" when svc names none.
+func identity(svc v1alpha2.IstioService, namespace string) string {
+	host := resolve(svc, namespace)
+	if name, namespace, ok := clusterService(host); ok {
+		return name + "." + namespace + ".svc"
+	}
+	return host
+}
+
+// resolve is the host name of svc to show and to take apart; "" when it names none.
 func resolve(svc v1alpha2.IstioService, namespace string) string {
 	if svc.Name == "" && svc.Service == "" {
 		return ""
@@ -297,7 +311,7 @@ func (j *judge) foreign(s *subject, r *v1alpha2.RouteRule) {
 // order warns about rules for one host that are tried before this one and leave it nothing, or that only their names put in order. Of two rules
 // of about the one that loses is told.
 func (j *judge) order(s *subject, r *v1alpha2.RouteRule, about map[objects.Key]bool) {
-	rules := j.rules[resolve(r.Spec.Destination, r.Namespace)]
+	rules := j.rules[identity(r.Spec.Destination, r.Namespace)]
 	own := slices.IndexFunc(rules, func(o *rule) bool { return o.object == s.object })
 	if own < 0 {
 		return
@@ -348,11 +362,10 @@ func routeRules(names []string) string {
 
 // overlap says whether one request could match both rules, as far as can be told: two different regular expressions always could.
 func overlap(a, b *rule) bool {
-	if a.callers != "" && b.callers != "" && a.callers != b.callers {
-		return false
-	}
-	if a.source != "" && b.source != "" && a.source != b.source {
-		return false
+	for _, pair := range [][2]string{{a.callers, b.callers}, {a.source, b.source}, {a.sourceNamespace, b.sourceNamespace}} {
+		if pair[0] != "" && pair[1] != "" && pair[0] != pair[1] {
+			return false
+		}
 	}
 	for k, v := range sourceLabels(a) {
 		if other, ok := sourceLabels(b)[k]; ok && other != v {
@@ -369,8 +382,10 @@ func overlap(a, b *rule) bool {
 
 // covers says whether a matches every request that b matches.
 func covers(a, b *rule) bool {
-	if a.callers != "" && a.callers != b.callers || a.source != "" && a.source != b.source {
-		return false
+	for _, pair := range [][2]string{{a.callers, b.callers}, {a.source, b.source}, {a.sourceNamespace, b.sourceNamespace}} {
+		if pair[0] != "" && pair[0] != pair[1] {
+			return false
+		}
 	}
 	if !contains(sourceLabels(b), sourceLabels(a)) {
 		return false
@@ -439,9 +454,9 @@ func matches(m v1alpha2.StringMatch, value string) bool {
 func policyClaim(p *v1alpha2.DestinationPolicy) string {
 	source := ""
 	if p.Spec.Source != nil {
-		source = resolve(*p.Spec.Source, p.Namespace) + " " + join(p.Spec.Source.Labels)
+		source = identity(*p.Spec.Source, p.Namespace) + " " + join(p.Spec.Source.Labels)
 	}
-	return fmt.Sprintf("DestinationPolicy %s %s from %s", resolve(p.Spec.Destination, p.Namespace), join(p.Spec.Destination.Labels), source)
+	return fmt.Sprintf("DestinationPolicy %s %s from %s", identity(p.Spec.Destination, p.Namespace), join(p.Spec.Destination.Labels), source)
 }
 
 func egressClaim(e *v1alpha2.EgressRule) string { return "EgressRule " + e.Spec.Destination.Service }
