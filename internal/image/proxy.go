@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"io/fs"
 	"os"
 	"path/filepath"
 	"slices"
@@ -15,7 +16,10 @@ import (
 // distribution of today; the legacy flavour is there for kernels without nft.
 func proxyFiles(s Sources) ([]file, error) {
 	libraries := libraries{root: s.Root, found: map[string]string{}}
-	files := []file{{path: "/usr/local/bin/envoy", source: s.Envoy, mode: 0o755}}
+	files := []file{
+		{path: "/usr/local/bin/envoy", source: s.Envoy, mode: 0o755},
+		{path: "/run", mode: fs.ModeDir | 0o755}, // the legacy flavour keeps its lock there
+	}
 	if err := libraries.add(s.Envoy); err != nil {
 		if _, missing := os.Stat(s.Envoy); missing != nil {
 			return nil, fmt.Errorf("%s is missing: fetch it with `.ci/deps sandbox`", s.Envoy)
