@@ -91,7 +91,7 @@ func newLogger(w io.Writer, level string) (*slog.Logger, error) {
 	if err := l.UnmarshalText([]byte(level)); err != nil {
 		return nil, usageError{fmt.Errorf("log level %q is none of debug, info, warn, error", level)}
 	}
-	log := slog.New(slog.NewJSONHandler(w, &slog.HandlerOptions{Level: l}))
-	klog.SetSlogLogger(log.With("component", "kubernetes"))
-	return log, nil
+	// The libraries' own debugging would drown ours.
+	klog.SetSlogLogger(slog.New(slog.NewJSONHandler(w, &slog.HandlerOptions{Level: max(l, slog.LevelInfo)})).With("component", "kubernetes"))
+	return slog.New(slog.NewJSONHandler(w, &slog.HandlerOptions{Level: l})), nil
 }

@@ -190,7 +190,7 @@ func runPilot(ctx context.Context, o *pilotOptions, log *slog.Logger) error {
 	p.xds = xds.New(xds.Config{Pilot: o.name, Progress: p.progressed, Rejected: p.rejected, Log: log})
 	p.metrics = newPilotMetrics(p.xds)
 	if o.writeStatus {
-		if p.status, err = newStatusWriter(config, p); err != nil {
+		if p.status, err = newStatusWriter(config, p, watcher); err != nil {
 			return err
 		}
 	}

@@ -132,7 +132,7 @@ func (p *pilot) currentView() *status.View {
 }
 
 // newStatusWriter gives it a client of its own, slow enough to leave the API server to others.
-func newStatusWriter(config *rest.Config, p *pilot) (*status.Writer, error) {
+func newStatusWriter(config *rest.Config, p *pilot, watcher *watch.Watcher) (*status.Writer, error) {
 	slow := rest.CopyConfig(config)
 	slow.QPS, slow.Burst = 20, 50
 	kube, err := kubernetes.NewForConfig(slow)
@@ -145,7 +145,8 @@ func newStatusWriter(config *rest.Config, p *pilot) (*status.Writer, error) {
 	}
 	return status.New(status.Config{
 		Kube: kube, Dynamic: dyn, Namespace: p.options.namespace, Name: p.options.name, View: p.currentView,
-		Wrote: func(result string) { p.metrics.statusWrites.WithLabelValues(result).Inc() }, Log: p.log,
+		Current: watcher.Object,
+		Wrote:   func(result string) { p.metrics.statusWrites.WithLabelValues(result).Inc() }, Log: p.log,
 	}), nil
 }
 

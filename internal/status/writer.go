@@ -33,6 +33,8 @@ type Config struct {
 	Namespace, Name string
 	// View is asked for the state at the moment of writing.
 	View func() *View
+	// Current is an object as last seen, nil when it is gone: the view's objects may have older statuses.
+	Current func(objects.Key) *objects.Object
 	// Wrote is told of each write's result: "written", "conflict" or "error".
 	Wrote func(result string)
 	Log   *slog.Logger
@@ -140,7 +142,11 @@ func (w *Writer) round(ctx context.Context) bool {
 	for _, k := range []struct{ kind, resource string }{
 		{v1alpha2.KindRouteRule, "routerules"}, {v1alpha2.KindDestinationPolicy, "destinationpolicies"}, {v1alpha2.KindEgressRule, "egressrules"},
 	} {
-		for _, o := range view.Set.Kind(v1alpha2.GroupVersion.Group, k.kind) {
+		for _, viewed := range view.Set.Kind(v1alpha2.GroupVersion.Group, k.kind) {
+			o := w.current(viewed)
+			if o == nil {
+				continue
+			}
 			seen[o.Key()] = true
 			want := view.desired(o, metav1.Now())
 			if same(want, current(o.Value)) || w.done(o, want) {
@@ -149,10 +155,13 @@ func (w *Writer) round(ctx context.Context) bool {
 			good = w.patch(ctx, o, v1alpha2.GroupVersion.WithResource(k.resource), want) && good
 		}
 	}
-	for _, o := range view.Set.Kind(networkingv1.GroupName, "Ingress") {
+	for _, viewed := range view.Set.Kind(networkingv1.GroupName, "Ingress") {
+		o := w.current(viewed)
+		if o == nil {
+			continue
+		}
 		in, ok := o.Value.(*networkingv1.Ingress)
-		ref := model.Ref{Kind: "Ingress", Namespace: in.GetNamespace(), Name: in.GetName()}
-		if !ok || !view.InForce[ref] || view.Addresses == nil {
+		if !ok || view.Addresses == nil || !view.InForce[model.Ref{Kind: "Ingress", Namespace: in.Namespace, Name: in.Name}] {
 			continue
 		}
 		seen[o.Key()] = true
@@ -168,6 +177,15 @@ func (w *Writer) round(ctx context.Context) bool {
 		}
 	}
 	return good
+}
+
+// current is the object as it is now, if the view speaks of it as it is now.
+func (w *Writer) current(viewed *objects.Object) *objects.Object {
+	o := w.cfg.Current(viewed.Key())
+	if o == nil || o.Value.GetGeneration() != viewed.Value.GetGeneration() || o.Value.GetUID() != viewed.Value.GetUID() {
+		return nil // a newer view is on its way
+	}
+	return o
 }
 
 // done says whether exactly this was written already and the watch has merely not shown it.

@@ -227,14 +227,19 @@ func (w *Watcher) troubled(s *source) cache.WatchErrorHandlerWithContext {
 
 // Pod is the pod as last seen.
 func (w *Watcher) Pod(namespace, name string) (*corev1.Pod, bool) {
-	w.mu.RLock()
-	defer w.mu.RUnlock()
-	o := w.objects[objects.Key{Kind: "Pod", Namespace: namespace, Name: name}]
+	o := w.Object(objects.Key{Kind: "Pod", Namespace: namespace, Name: name})
 	if o == nil {
 		return nil, false
 	}
 	p, ok := o.Value.(*corev1.Pod)
 	return p, ok
+}
+
+// Object is any object as last seen, nil when there is none.
+func (w *Watcher) Object(key objects.Key) *objects.Object {
+	w.mu.RLock()
+	defer w.mu.RUnlock()
+	return w.objects[key]
 }
 
 // state freezes what is known.
