@@ -166,7 +166,7 @@ func (o *proxyOptions) run(ctx context.Context, s Streams, log *slog.Logger) err
 	})
 	admin := admin{port: o.ProxyAdminPort}
 	health := &health{admin: admin, relay: carrier}
-	supervisor := &supervisor{binary: o.BinaryPath, args: o.envoyArgs(), out: s.Out, err: s.Err, log: log, restarts: &health.restarts}
+	supervisor := &supervisor{binary: o.BinaryPath, args: o.envoyArgs(), out: s.Out, err: s.Err, log: log, restarts: &health.restarts, pause: sleep}
 
 	// What runs here outlives ctx: ctx is the order to stop, which begins with draining.
 	alive, end := context.WithCancel(context.WithoutCancel(ctx))

@@ -29,6 +29,8 @@ type supervisor struct {
 	out, err io.Writer
 	log      *slog.Logger
 	restarts *atomic.Uint64
+	// pause waits between crashes, and says whether to go on.
+	pause func(context.Context, time.Duration) bool
 
 	mu       sync.Mutex
 	process  *os.Process
@@ -54,10 +56,8 @@ func (s *supervisor) run(ctx context.Context) error {
 			return fmt.Errorf("it ended %d times in a row, at last so: %w", crashes, err)
 		}
 		s.log.Error("Envoy ended by itself and is started again", "reason", err, "times", crashes, "after", pause)
-		select {
-		case <-ctx.Done():
+		if !s.pause(ctx, pause) {
 			return nil
-		case <-time.After(pause):
 		}
 		pause = min(2*pause, lastPause)
 	}
@@ -94,6 +94,16 @@ func (s *supervisor) once(ctx context.Context) error {
 		err = fmt.Errorf("exit status 0")
 	}
 	return err
+}
+
+// sleep is the usual pause.
+func sleep(ctx context.Context, d time.Duration) bool {
+	select {
+	case <-ctx.Done():
+		return false
+	case <-time.After(d):
+		return true
+	}
 }
 
 func (s *supervisor) isStopping() bool {

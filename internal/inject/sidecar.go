@@ -174,7 +174,7 @@ func (in Injector) sidecar(template map[string]any, owner map[string]string) (pa
 	return p, nil
 }
 
-// proxyArgs are 0.2's, in 0.2's order; what has no meaning left is not written.
+// proxyArgs are 0.2's, in 0.2's order; what has no meaning for the agent is not written.
 func (in Injector) proxyArgs(cluster string) []any {
 	p, d := in.Config.Params, in.Mesh.DefaultConfig
 	args := []any{"proxy", "sidecar"}
@@ -188,8 +188,6 @@ func (in Injector) proxyArgs(cluster string) []any {
 		"--drainDuration", d.DrainDuration.String(),
 		"--parentShutdownDuration", d.ParentShutdownDuration.String(),
 		"--discoveryAddress", d.DiscoveryAddress,
-		"--zipkinAddress", d.ZipkinAddress,
-		"--connectTimeout", d.ConnectTimeout.String(),
 		"--statsdUdpAddress", d.StatsdUDPAddress,
 		"--proxyAdminPort", strconv.Itoa(d.ProxyAdminPort),
 	)

@@ -13,6 +13,9 @@ import (
 
 func startEnvoy(t testing.TB, m *pilot.Mesh, b *box) *envoyproc.Proc {
 	t.Helper()
+	if testing.Short() {
+		t.Skip("starts Envoy")
+	}
 	text, err := bootstrap.JSON(bootstrap.Config{NodeID: "sidecar~127.0.0.1~a.default~default.svc.cluster.local", ServiceCluster: "a", AdminPort: m.Admin,
 		XDSSocket: b.cfg.Socket, MaxConnections: 1000})
 	if err != nil {

@@ -15,6 +15,7 @@ import (
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/credentials/insecure"
 
+	"github.com/meshctl/meshctl/internal/testkit/pilot"
 	"github.com/meshctl/meshctl/internal/xds"
 	"github.com/meshctl/meshctl/internal/xds/relay"
 )
@@ -32,7 +33,7 @@ func (b *box) client() *client {
 	if err != nil {
 		b.t.Fatal(err)
 	}
-	ctx, cancel := context.WithTimeout(context.Background(), patience)
+	ctx, cancel := context.WithTimeout(context.Background(), pilot.Patience)
 	stream, err := discoveryv3.NewAggregatedDiscoveryServiceClient(conn).DeltaAggregatedResources(ctx)
 	if err != nil {
 		b.t.Fatal(err)
@@ -87,7 +88,7 @@ func clusters(t testing.TB, names ...string) *xds.Snapshot {
 	t.Helper()
 	var rs []*xds.Resource
 	for _, name := range names {
-		rs = append(rs, resource(t, name, &clusterv3.Cluster{Name: name}))
+		rs = append(rs, pilot.Resource(t, name, &clusterv3.Cluster{Name: name}))
 	}
 	return &xds.Snapshot{Clusters: xds.Group{xds.NewSet(rs...)}}
 }
@@ -95,23 +96,23 @@ func clusters(t testing.TB, names ...string) *xds.Snapshot {
 func TestPilotIsVerified(t *testing.T) {
 	tests := []struct {
 		name   string
-		change func(*pilot, *box)
+		change func(*pilot.Pilot, *box)
 		want   string
 	}{
-		{"a certificate of another authority", func(p *pilot, _ *box) { p.cert.Store(newAuthority(p.t).issue(p.t, serverName)) }, "unknown authority"},
-		{"a certificate for another name", func(p *pilot, _ *box) { p.cert.Store(p.ca.issue(p.t, "istio-pilot.elsewhere.svc")) }, "istio-pilot.elsewhere.svc"},
-		{"no root certificate", func(_ *pilot, b *box) { b.write("root.pem", []byte("nothing")) }, "has none"},
-		{"a token that Pilot does not accept", func(_ *pilot, b *box) { b.write("token", []byte("forged")) }, "Unauthenticated: who is this?"},
-		{"an empty token", func(_ *pilot, b *box) { b.write("token", nil) }, "is empty"},
+		{"a certificate of another authority", func(p *pilot.Pilot, _ *box) { p.Cert.Store(pilot.NewAuthority(t).Issue(t, pilot.ServerName)) }, "unknown authority"},
+		{"a certificate for another name", func(p *pilot.Pilot, _ *box) { p.Cert.Store(p.CA.Issue(t, "istio-pilot.elsewhere.svc")) }, "istio-pilot.elsewhere.svc"},
+		{"no root certificate", func(_ *pilot.Pilot, b *box) { b.write("root.pem", []byte("nothing")) }, "has none"},
+		{"a token that Pilot does not accept", func(_ *pilot.Pilot, b *box) { b.write("token", []byte("forged")) }, "Unauthenticated: who is this?"},
+		{"an empty token", func(_ *pilot.Pilot, b *box) { b.write("token", nil) }, "is empty"},
 	}
 	for _, tt := range tests {
 		t.Run(tt.name, func(t *testing.T) {
-			p := newPilot(t)
-			p.publish(clusters(t, "a"))
+			p := pilot.New(t)
+			p.Publish(clusters(t, "a"))
 			b := newBox(t, p)
-			root, token, cert := p.ca.pem, []byte("token-1"), p.cert.Load()
+			root, token, cert := p.CA.PEM, []byte("token-1"), p.Cert.Load()
 			tt.change(p, b)
-			p.start()
+			p.Start()
 			c := b.client()
 			c.subscribe()
 			b.await("refused", func(s relay.Status) bool { return !s.Pilot && strings.Contains(s.LastError, tt.want) })
@@ -119,7 +120,7 @@ func TestPilotIsVerified(t *testing.T) {
 			// Files and certificate are read anew at every attempt, so what is mended works without a restart.
 			b.write("root.pem", root)
 			b.write("token", token)
-			p.cert.Store(cert)
+			p.Cert.Store(cert)
 			if m := c.recv(); !slices.Equal(names(m), []string{"a"}) {
 				t.Errorf("got %v", m)
 			}
@@ -128,48 +129,44 @@ func TestPilotIsVerified(t *testing.T) {
 }
 
 func TestTheTokenIsReadForEveryStream(t *testing.T) {
-	p := newPilot(t)
-	p.publish(clusters(t, "a"))
-	p.start()
+	p := pilot.New(t)
+	p.Publish(clusters(t, "a"))
+	p.Start()
 	b := newBox(t, p)
 	c := b.client()
 	c.subscribe()
 	c.ack(c.recv())
 
-	p.kill()
-	p.mu.Lock()
-	p.token = "token-2"
-	p.mu.Unlock()
+	p.Kill()
+	p.Accept("token-2")
 	b.write("token", []byte("token-2"))
-	p.publish(clusters(t, "a", "b"))
-	p.start()
+	p.Publish(clusters(t, "a", "b"))
+	p.Start()
 	if m := c.recv(); !slices.Equal(names(m), []string{"b"}) {
 		t.Errorf("got %v, want what differs alone", names(m))
 	}
 }
 
 func TestWhatEnvoyRefusesIsNotRecorded(t *testing.T) {
-	p := newPilot(t)
-	p.publish(clusters(t, "good"))
-	p.start()
+	p := pilot.New(t)
+	p.Publish(clusters(t, "good"))
+	p.Start()
 	b := newBox(t, p)
 	c := b.client()
 	c.subscribe()
 	c.ack(c.recv())
-	p.publish(clusters(t, "good", "bad"))
+	p.Publish(clusters(t, "good", "bad"))
 	c.nack(c.recv(), "no such thing")
 	b.await("the refusal", func(s relay.Status) bool { return s.Nacks == 1 })
-	eventually(t, "Pilot hears the refusal in Envoy's words", func() error {
-		p.mu.Lock()
-		defer p.mu.Unlock()
-		for _, r := range p.rejected {
+	pilot.Eventually(t, "Pilot hears the refusal in Envoy's words", func() error {
+		for _, r := range p.Rejections() {
 			if strings.Contains(r.Text, "no such thing") {
 				return nil
 			}
 		}
 		return os.ErrNotExist
 	})
-	p.kill()
+	p.Kill()
 	c.close()
 
 	c = b.client()
@@ -180,9 +177,9 @@ func TestWhatEnvoyRefusesIsNotRecorded(t *testing.T) {
 }
 
 func TestARecordThatIsDamagedIsNotUsed(t *testing.T) {
-	p := newPilot(t)
-	p.publish(clusters(t, "a"))
-	p.start()
+	p := pilot.New(t)
+	p.Publish(clusters(t, "a"))
+	p.Start()
 	b := newBox(t, p)
 	c := b.client()
 	c.subscribe()
@@ -204,22 +201,20 @@ func TestARecordThatIsDamagedIsNotUsed(t *testing.T) {
 }
 
 func TestASilentPilotIsNotWaitedForForever(t *testing.T) {
-	p := newPilot(t)
-	p.publish(clusters(t, "a"))
-	p.start()
+	p := pilot.New(t)
+	p.Publish(clusters(t, "a"))
+	p.Start()
 	b := newBox(t, p)
 	c := b.client()
 	c.subscribe()
 	c.ack(c.recv())
 	b.await("accepted", func(s relay.Status) bool { return s.Acks == 1 })
 	c.close()
-	p.kill()
+	p.Kill()
 
 	// It runs again but has nothing to say yet, as when its caches are not filled.
-	p.mu.Lock()
-	p.snapshot = nil
-	p.mu.Unlock()
-	p.start()
+	p.Forget()
+	p.Start()
 	c = b.client()
 	c.subscribe()
 	m := c.recv()
@@ -227,7 +222,7 @@ func TestASilentPilotIsNotWaitedForForever(t *testing.T) {
 	if s, _ := b.Status(); !slices.Equal(names(m), []string{"a"}) || s.FromRecord != 1 {
 		t.Errorf("got %v, %d from the record", names(m), s.FromRecord)
 	}
-	p.publish(clusters(t, "b"))
+	p.Publish(clusters(t, "b"))
 	var added, removed []string
 	for len(added) == 0 || len(removed) == 0 {
 		m := c.recv()
@@ -240,9 +235,9 @@ func TestASilentPilotIsNotWaitedForForever(t *testing.T) {
 }
 
 func TestANewEnvoyDisplacesTheOldOne(t *testing.T) {
-	p := newPilot(t)
-	p.publish(clusters(t, "a"))
-	p.start()
+	p := pilot.New(t)
+	p.Publish(clusters(t, "a"))
+	p.Start()
 	b := newBox(t, p)
 	old := b.client()
 	old.subscribe()
@@ -260,9 +255,9 @@ func TestANewEnvoyDisplacesTheOldOne(t *testing.T) {
 }
 
 func TestAnEnvoyThatComesBackKeepsWhatItHas(t *testing.T) {
-	p := newPilot(t)
-	p.publish(clusters(t, "a", "b"))
-	p.start()
+	p := pilot.New(t)
+	p.Publish(clusters(t, "a", "b"))
+	p.Start()
 	b := newBox(t, p)
 	c := b.client()
 	c.subscribe()
@@ -274,7 +269,7 @@ func TestAnEnvoyThatComesBackKeepsWhatItHas(t *testing.T) {
 	}
 	b.await("accepted", func(s relay.Status) bool { return s.Acks == 1 })
 	c.close()
-	p.publish(clusters(t, "a", "b", "c"))
+	p.Publish(clusters(t, "a", "b", "c"))
 	c = b.client()
 	c.send(&discoveryv3.DeltaDiscoveryRequest{Node: &corev3.Node{Id: "n"}, InitialResourceVersions: versions})
 	if m := c.recv(); !slices.Equal(names(m), []string{"c"}) {
@@ -284,7 +279,7 @@ func TestAnEnvoyThatComesBackKeepsWhatItHas(t *testing.T) {
 }
 
 func TestAttemptsArePaced(t *testing.T) {
-	p := newPilot(t)
+	p := pilot.New(t)
 	b := newBox(t, p)
 	c := b.client()
 	c.subscribe()
