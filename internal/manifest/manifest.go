@@ -7,6 +7,7 @@ package manifest
 
 import (
 	"fmt"
+	"reflect"
 	"strings"
 
 	"go.yaml.in/yaml/v3"
@@ -40,7 +41,7 @@ type Options struct {
 // Decode reads data, the content of the file called name ("-" is standard input). Nothing may be written anywhere when the findings have
 // errors; an object with an unknown field is still returned, without that field, so that the rest of it can be judged in the same run.
 func Decode(name string, data []byte, opt Options) ([]*objects.Object, []finding.Finding) {
-	r := &reader{name: name, opt: opt}
+	r := &reader{name: name, opt: opt, types: map[reflect.Type]map[string]reflect.Type{}}
 	if r.checkText(data) {
 		r.documents(data)
 	}
@@ -82,6 +83,8 @@ type reader struct {
 	document int
 	nodes    int
 	stopped  bool
+	// types remembers the fields of the Go types met so far.
+	types    map[reflect.Type]map[string]reflect.Type
 	objects  []*objects.Object
 	findings []finding.Finding
 }

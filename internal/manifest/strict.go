@@ -39,7 +39,7 @@ func (w *walker) metadata(content map[string]any) {
 
 func (w *walker) structure(m map[string]any, t reflect.Type, path string) map[string]any {
 	out := make(map[string]any, len(m))
-	known := fields(t)
+	known := w.fields(t)
 	// In order of name, for findings come in a fixed order and of two spellings the current one wins.
 	for _, name := range sortedKeys(m) {
 		at := finding.Child(path, name)
@@ -267,24 +267,25 @@ func (w *walker) custom(v any, t reflect.Type, path string) (any, bool) {
 }
 
 // fields are the names and types of a struct's JSON fields, those of inlined structs among them.
-func fields(t reflect.Type) map[string]reflect.Type {
-	out := map[string]reflect.Type{}
-	for _, f := range reflect.VisibleFields(t) {
-		name, options, _ := strings.Cut(f.Tag.Get("json"), ",")
-		if len(f.Index) > 1 || name == "-" || !f.IsExported() {
-			continue
-		}
-		if name == "" && (f.Anonymous || strings.Contains(options, "inline")) {
-			for inner, t := range fields(f.Type) {
-				out[inner] = t
-			}
-			continue
-		}
-		if name == "" {
-			name = f.Name
-		}
-		out[name] = f.Type
+func (r *reader) fields(t reflect.Type) map[string]reflect.Type {
+	if known := r.types[t]; known != nil {
+		return known
 	}
+	out := map[string]reflect.Type{}
+	for i := range t.NumField() {
+		f := t.Field(i)
+		name, _, _ := strings.Cut(f.Tag.Get("json"), ",")
+		switch {
+		case name == "-" || !f.IsExported():
+		case name == "" && f.Anonymous:
+			maps.Copy(out, r.fields(f.Type))
+		case name == "":
+			out[f.Name] = f.Type
+		default:
+			out[name] = f.Type
+		}
+	}
+	r.types[t] = out
 	return out
 }
 
