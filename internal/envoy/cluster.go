@@ -10,7 +10,6 @@ import (
 	upstreamv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/upstreams/http/v3"
 	typev3 "github.com/envoyproxy/go-control-plane/envoy/type/v3"
 	"google.golang.org/protobuf/types/known/anypb"
-	"google.golang.org/protobuf/types/known/durationpb"
 	"google.golang.org/protobuf/types/known/wrapperspb"
 
 	"github.com/meshctl/meshctl/internal/model"
@@ -53,7 +52,7 @@ func (b *Builder) serviceCluster(s subset, up upstreamHTTP, svc *model.Service) 
 		Name:                 name,
 		ClusterDiscoveryType: &clusterv3.Cluster_Type{Type: clusterv3.Cluster_EDS},
 		EdsClusterConfig:     &clusterv3.Cluster_EdsClusterConfig{EdsConfig: fromADS(), ServiceName: name},
-		ConnectTimeout:       durationpb.New(b.connectTimeout()),
+		ConnectTimeout:       duration(b.connectTimeout()),
 		LbPolicy:             clusterv3.Cluster_ROUND_ROBIN,
 		CommonLbConfig: &clusterv3.Cluster_CommonLbConfig{
 			// Without this Envoy would, as soon as most instances are unready, send to all of them.
@@ -74,7 +73,7 @@ func (b *Builder) inboundServiceCluster(port uint32, loopback string, http bool)
 	return newResource(name, &clusterv3.Cluster{
 		Name:                 name,
 		ClusterDiscoveryType: &clusterv3.Cluster_Type{Type: clusterv3.Cluster_STATIC},
-		ConnectTimeout:       durationpb.New(b.connectTimeout()),
+		ConnectTimeout:       duration(b.connectTimeout()),
 		LoadAssignment: &endpointv3.ClusterLoadAssignment{ClusterName: name, Endpoints: []*endpointv3.LocalityLbEndpoints{{
 			LbEndpoints: []*endpointv3.LbEndpoint{lbEndpoint(loopback, port, corev3.HealthStatus_UNKNOWN)},
 		}}},
@@ -88,7 +87,7 @@ func (b *Builder) passthrough() *Resource {
 	return newResource(passthroughCluster, &clusterv3.Cluster{
 		Name:                          passthroughCluster,
 		ClusterDiscoveryType:          &clusterv3.Cluster_Type{Type: clusterv3.Cluster_ORIGINAL_DST},
-		ConnectTimeout:                durationpb.New(b.connectTimeout()),
+		ConnectTimeout:                duration(b.connectTimeout()),
 		LbPolicy:                      clusterv3.Cluster_CLUSTER_PROVIDED,
 		CircuitBreakers:               unlimited(),
 		TypedExtensionProtocolOptions: httpOptions(asReceived),
@@ -112,7 +111,7 @@ func (b *Builder) inboundPassthrough(v4, v6 bool) *Resource {
 	return newResource(inboundPassthroughCluster, &clusterv3.Cluster{
 		Name:                 inboundPassthroughCluster,
 		ClusterDiscoveryType: &clusterv3.Cluster_Type{Type: clusterv3.Cluster_ORIGINAL_DST},
-		ConnectTimeout:       durationpb.New(b.connectTimeout()),
+		ConnectTimeout:       duration(b.connectTimeout()),
 		LbPolicy:             clusterv3.Cluster_CLUSTER_PROVIDED,
 		CircuitBreakers:      unlimited(),
 		UpstreamBindConfig:   bind,
@@ -124,7 +123,7 @@ func (b *Builder) blackHole() *Resource {
 	return newResource(blackHoleCluster, &clusterv3.Cluster{
 		Name:                 blackHoleCluster,
 		ClusterDiscoveryType: &clusterv3.Cluster_Type{Type: clusterv3.Cluster_STATIC},
-		ConnectTimeout:       durationpb.New(b.connectTimeout()),
+		ConnectTimeout:       duration(b.connectTimeout()),
 	})
 }
 

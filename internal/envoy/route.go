@@ -81,7 +81,7 @@ func (c *caller) ruleRoutes(rule *model.Rule, port model.Port, path pathMatch, h
 		return []*routev3.Route{newRoute(name, path, headers, &routev3.Route_Redirect{Redirect: r})}
 	}
 	build := func(headers []*routev3.HeaderMatcher, retry *routev3.RetryPolicy) *routev3.Route {
-		action := &routev3.RouteAction{Timeout: durationpb.New(rule.Timeout), RetryPolicy: retry}
+		action := &routev3.RouteAction{Timeout: duration(rule.Timeout), RetryPolicy: retry}
 		c.b.setClusters(action, rule, port)
 		if rule.Rewrite != nil {
 			setRewrite(action, rule.Rewrite, path)
@@ -197,7 +197,7 @@ func retryPolicy(on string, attempts uint32, perTry time.Duration) *routev3.Retr
 		}},
 	}
 	if perTry > 0 {
-		p.PerTryTimeout = durationpb.New(perTry)
+		p.PerTryTimeout = duration(perTry)
 	}
 	return p
 }
@@ -210,7 +210,7 @@ func fault(f *model.Fault) *faultv3.HTTPFault {
 	out := &faultv3.HTTPFault{}
 	if f.Delay > 0 && f.DelayPercent > 0 {
 		out.Delay = &commonfaultv3.FaultDelay{
-			FaultDelaySecifier: &commonfaultv3.FaultDelay_FixedDelay{FixedDelay: durationpb.New(f.Delay)},
+			FaultDelaySecifier: &commonfaultv3.FaultDelay_FixedDelay{FixedDelay: duration(f.Delay)},
 			Percentage:         percent(f.DelayPercent),
 		}
 	}
@@ -221,6 +221,12 @@ func fault(f *model.Fault) *faultv3.HTTPFault {
 		return nil
 	}
 	return out
+}
+
+// duration bounds d by a century: Envoy refuses what its clock cannot count.
+func duration(d time.Duration) *durationpb.Duration {
+	const century = 100 * 365 * 24 * time.Hour
+	return durationpb.New(min(d, century))
 }
 
 func percent(p float64) *typev3.FractionalPercent {

@@ -1,0 +1,332 @@
+package envoy_test
+
+import (
+	"fmt"
+	"math/rand/v2"
+	"slices"
+	"testing"
+	"time"
+
+	corev1 "k8s.io/api/core/v1"
+	discoveryv1 "k8s.io/api/discovery/v1"
+	networkingv1 "k8s.io/api/networking/v1"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/runtime/schema"
+	"k8s.io/apimachinery/pkg/util/intstr"
+
+	"github.com/meshctl/meshctl/internal/api/v1alpha2"
+	"github.com/meshctl/meshctl/internal/envoy"
+	"github.com/meshctl/meshctl/internal/ingest"
+	"github.com/meshctl/meshctl/internal/model"
+	"github.com/meshctl/meshctl/internal/objects"
+	"github.com/meshctl/meshctl/internal/testkit/envoyproc"
+)
+
+// FuzzBuild states the law of translation: any set of objects builds, to resources that are consistent and that do not depend on the order the
+// objects came in.
+func FuzzBuild(f *testing.F) {
+	for seed := range uint64(500) {
+		f.Add(seed)
+	}
+	f.Fuzz(func(t *testing.T, seed uint64) {
+		g := &generator{rand.New(rand.NewPCG(seed, 0))}
+		objs := g.objects()
+		mesh, findings := ingest.Build(objects.NewSet(objs...), ingest.Config{})
+		g.Shuffle(len(objs), func(i, j int) { objs[i], objs[j] = objs[j], objs[i] })
+		again, findingsAgain := ingest.Build(objects.NewSet(objs...), ingest.Config{})
+		if !slices.Equal(findings, findingsAgain) {
+			t.Errorf("findings depend on the order: %v and %v", findings, findingsAgain)
+		}
+		one, other := envoy.NewBuilder(mesh), envoy.NewBuilder(again)
+		for _, p := range proxies(mesh) {
+			r := one.For(p)
+			if err := envoy.Consistent(r); err != nil {
+				t.Errorf("%v: %v", p, err)
+			}
+			for _, kind := range []string{envoy.ClusterType, envoy.EndpointType, envoy.ListenerType, envoy.RouteType} {
+				if a, b := versions(r.Of(kind)), versions(other.For(p).Of(kind)); !slices.Equal(a, b) {
+					t.Errorf("%v: %s depends on the order of objects or of proxies: %v and %v", p, kind, a, b)
+				}
+				if a, b := versions(r.Of(kind)), versions(envoy.Build(mesh, p).Of(kind)); !slices.Equal(a, b) {
+					t.Errorf("%v: %s depends on what was built before: %v and %v", p, kind, a, b)
+				}
+			}
+		}
+	})
+}
+
+// TestEnvoyAcceptsAnything lets the real Envoy judge what is made of random objects.
+func TestEnvoyAcceptsAnything(t *testing.T) {
+	envoyproc.Path(t)
+	for seed := range uint64(12) {
+		t.Run(fmt.Sprint(seed), func(t *testing.T) {
+			t.Parallel()
+			g := &generator{rand.New(rand.NewPCG(seed, 1))}
+			mesh, _ := ingest.Build(objects.NewSet(g.objects()...), ingest.Config{})
+			all := proxies(mesh)
+			for _, p := range []model.Proxy{all[0], all[len(all)-1]} {
+				envoyproc.Validate(t, envoyproc.Static(t, envoy.Build(mesh, p), "127.0.0.1", 15000, nil))
+			}
+		})
+	}
+}
+
+// proxies are a sidecar for each workload, one that the mesh does not know, and a gateway.
+func proxies(mesh *model.Mesh) []model.Proxy {
+	out := []model.Proxy{{Type: model.Sidecar, Workload: model.WorkloadKey{Namespace: "default", Name: "stranger"}, Addresses: []string{"fd00::9"}}}
+	for _, w := range mesh.Workloads {
+		out = append(out, model.Proxy{Type: model.Sidecar, Workload: w.Key})
+	}
+	return append(out, model.Proxy{Type: model.Ingress, Workload: model.WorkloadKey{Namespace: "istio-system", Name: "gateway"}})
+}
+
+func versions(rs []*envoy.Resource) []string {
+	out := make([]string, len(rs))
+	for i, r := range rs {
+		out[i] = r.Name + "@" + r.Version + fmt.Sprint(r.Refs)
+	}
+	return out
+}
+
+// generator makes objects of few names, so that they meet, and of values from the ordinary to the absurd.
+type generator struct{ *rand.Rand }
+
+func pick[T any](g *generator, of ...T) T { return of[g.IntN(len(of))] }
+
+func (g *generator) often(percent int) bool { return g.IntN(100) < percent }
+
+// odd says when a value is absurd: seldom, because one such value can keep a whole object out of the mesh.
+func (g *generator) odd() bool { return g.often(4) }
+
+func (g *generator) namespace() string {
+	return pick(g, "default", "default", "default", "svc", "svc", "istio-system")
+}
+func (g *generator) name() string { return pick(g, "a", "b", "a", "b", "svc", "svc", "default") }
+
+func (g *generator) port() int32 {
+	if g.odd() {
+		return pick(g, int32(15001), 15006, 0, -1, 70000)
+	}
+	return pick(g, int32(80), 80, 81)
+}
+
+func (g *generator) labels() map[string]string {
+	out := map[string]string{}
+	for _, k := range []string{"app", "version"} {
+		if g.often(60) {
+			out[k] = pick(g, "a", "b", "v1", "v2", "")
+		}
+	}
+	return out
+}
+
+func (g *generator) text() string {
+	if g.odd() {
+		return pick(g, "", "*", "(", "(?=x)", "a\r\nb", "a\x00b")
+	}
+	return pick(g, "/", "/a", "/a", "/a/", "/a/b", "/a.*", "/a[0-9]+", "(?i)/A", "a", "a?b#c", "é", "[fd00::1]:80", "a:80", "%REQ(x)%", ".")
+}
+
+func (g *generator) object(gv schema.GroupVersion, kind string, v objects.Value) *objects.Object {
+	return &objects.Object{GVK: gv.WithKind(kind), Value: v}
+}
+
+func (g *generator) meta() metav1.ObjectMeta {
+	return metav1.ObjectMeta{Name: g.name() + pick(g, "", "-1", "-2"), Namespace: g.namespace(), Labels: g.labels()}
+}
+
+func (g *generator) objects() []*objects.Object {
+	var out []*objects.Object
+	for range g.IntN(12) {
+		out = append(out, g.service())
+	}
+	for range g.IntN(6) {
+		out = append(out, g.pod())
+	}
+	for range g.IntN(16) {
+		out = append(out, g.slice())
+	}
+	for range g.IntN(16) {
+		out = append(out, g.rule())
+	}
+	for range g.IntN(4) {
+		out = append(out, g.ingress())
+	}
+	// A set keeps the later of two objects with one key, and here the order is not to matter.
+	keys := map[objects.Key]bool{}
+	return slices.DeleteFunc(out, func(o *objects.Object) bool {
+		twice := keys[o.Key()]
+		keys[o.Key()] = true
+		return twice
+	})
+}
+
+func (g *generator) service() *objects.Object {
+	s := &corev1.Service{ObjectMeta: metav1.ObjectMeta{Name: g.name(), Namespace: g.namespace()}}
+	s.Spec.ClusterIP = pick(g, "", "None", "None", "10.96.0.1", "10.96.0.2", "10.96.0.3", "fd00:96::1")
+	if g.often(30) {
+		s.Spec.ClusterIPs = []string{pick(g, "10.96.0.1", "10.96.0.4", "::ffff:10.96.0.9"), "fd00:96::2"}
+	}
+	if g.often(10) {
+		s.Spec.Type, s.Spec.ExternalName = corev1.ServiceTypeExternalName, pick(g, "", "www.example.com")
+	}
+	if g.often(80) {
+		s.Spec.Selector = g.labels()
+	}
+	for range g.IntN(4) {
+		p := corev1.ServicePort{
+			Name: pick(g, "", "http", "http", "http", "grpc", "tcp", "mongo"), Port: g.port(),
+			Protocol: pick(g, "", corev1.ProtocolTCP, corev1.ProtocolTCP, corev1.ProtocolUDP), TargetPort: pick(g, intstr.FromInt32(g.port()), intstr.FromString("named")),
+		}
+		if g.often(20) {
+			p.AppProtocol = new(pick(g, "http", "grpc", "kubernetes.io/h2c", "x"))
+		}
+		s.Spec.Ports = append(s.Spec.Ports, p)
+	}
+	return g.object(corev1.SchemeGroupVersion, "Service", s)
+}
+
+func (g *generator) address() string {
+	return pick(g, "10.1.0.1", "10.1.0.2", "10.1.0.3", "fd00:1::1", "fd00:1::2", "", "nonsense", "::ffff:10.1.0.1")
+}
+
+func (g *generator) pod() *objects.Object {
+	p := &corev1.Pod{ObjectMeta: g.meta()}
+	p.Status.PodIP = g.address()
+	p.Status.PodIPs = []corev1.PodIP{{IP: p.Status.PodIP}, {IP: g.address()}}
+	p.Status.Phase = pick(g, corev1.PodRunning, corev1.PodRunning, corev1.PodPending, corev1.PodFailed)
+	p.Spec.HostNetwork = g.often(10)
+	p.Spec.Containers = []corev1.Container{{Ports: []corev1.ContainerPort{{Name: "named", ContainerPort: g.port()}}}}
+	return g.object(corev1.SchemeGroupVersion, "Pod", p)
+}
+
+func (g *generator) slice() *objects.Object {
+	s := &discoveryv1.EndpointSlice{ObjectMeta: g.meta(), AddressType: pick(g, discoveryv1.AddressTypeIPv4, discoveryv1.AddressTypeIPv6, discoveryv1.AddressTypeFQDN)}
+	s.Labels = map[string]string{discoveryv1.LabelServiceName: g.name()}
+	for range g.IntN(3) {
+		p := discoveryv1.EndpointPort{Name: new(pick(g, "", "http", "tcp", "grpc"))}
+		if g.often(90) {
+			p.Port = new(g.port())
+		}
+		s.Ports = append(s.Ports, p)
+	}
+	maybe := func() *bool { return pick(g, nil, new(true), new(false)) }
+	for range g.IntN(4) {
+		e := discoveryv1.Endpoint{Addresses: []string{g.address()}, Conditions: discoveryv1.EndpointConditions{Ready: maybe(), Serving: maybe(), Terminating: maybe()}}
+		if g.often(50) {
+			e.TargetRef = &corev1.ObjectReference{Kind: "Pod", Name: g.name() + pick(g, "", "-1"), Namespace: pick(g, "", s.Namespace)}
+		}
+		s.Endpoints = append(s.Endpoints, e)
+	}
+	return g.object(discoveryv1.SchemeGroupVersion, "EndpointSlice", s)
+}
+
+func (g *generator) istioService() v1alpha2.IstioService {
+	s := v1alpha2.IstioService{Name: g.name(), Namespace: pick(g, "", "", "default", "svc")}
+	if g.odd() {
+		s = v1alpha2.IstioService{Service: pick(g, "a.default.svc.cluster.local", "*.example.com", "", "a b")}
+	}
+	return s
+}
+
+func (g *generator) duration() *metav1.Duration {
+	if g.odd() {
+		return pick(g, nil, &metav1.Duration{}, &metav1.Duration{Duration: -time.Second}, &metav1.Duration{Duration: 1<<63 - 1})
+	}
+	return &metav1.Duration{Duration: pick(g, time.Millisecond, time.Second, (1<<63-1)/time.Millisecond*time.Millisecond)}
+}
+
+func (g *generator) percent() *float64 {
+	if g.odd() {
+		return pick(g, new(-1.0), new(1e9))
+	}
+	return pick(g, nil, new(0.0), new(12.3456789), new(100.0))
+}
+
+func (g *generator) rule() *objects.Object {
+	r := &v1alpha2.RouteRule{ObjectMeta: g.meta()}
+	r.Spec.Destination = g.istioService()
+	r.Spec.Precedence = pick(g, int32(0), 1, -1, 1<<31-1)
+	if g.often(60) {
+		r.Spec.Match = &v1alpha2.MatchCondition{}
+		if g.often(60) {
+			src := g.istioService()
+			src.Labels = pick(g, nil, g.labels())
+			r.Spec.Match.Source = &src
+		}
+		headers := map[string]v1alpha2.StringMatch{}
+		for range g.IntN(3) {
+			value := g.text()
+			name := pick(g, "uri", "uri", "method", "authority", "scheme", "cookie", "x-a")
+			if g.odd() {
+				name = pick(g, "", "X-B", "a b")
+			}
+			headers[name] = pick(g, v1alpha2.StringMatch{Exact: &value}, v1alpha2.StringMatch{Prefix: &value}, v1alpha2.StringMatch{Regex: &value})
+		}
+		r.Spec.Match.Request = &v1alpha2.RequestMatcher{Headers: headers}
+	}
+	weights := pick(g, nil, nil, []int32{0}, []int32{100}, []int32{90, 10}, []int32{100, 0}, []int32{50, 25, 25})
+	if g.odd() {
+		weights = pick(g, []int32{-100, 200}, []int32{0, 0})
+	}
+	for _, w := range weights {
+		d := v1alpha2.DestinationWeight{Labels: g.labels(), Weight: w}
+		if g.often(30) {
+			d.Destination = new(g.istioService())
+		}
+		r.Spec.Route = append(r.Spec.Route, d)
+	}
+	switch g.IntN(6) {
+	case 0:
+		r.Spec.Route = nil
+		r.Spec.Redirect = &v1alpha2.HTTPRedirect{URI: g.text(), Authority: g.text()}
+	case 1:
+		r.Spec.Rewrite = &v1alpha2.HTTPRewrite{URI: g.text(), Authority: g.text()}
+	}
+	if g.often(40) {
+		r.Spec.HTTPReqTimeout = &v1alpha2.HTTPTimeout{SimpleTimeout: &v1alpha2.SimpleTimeout{Timeout: g.duration()}}
+	}
+	if g.often(40) {
+		r.Spec.HTTPReqRetries = &v1alpha2.HTTPRetry{SimpleRetry: &v1alpha2.SimpleRetry{Attempts: pick(g, int32(0), 3, 3, 1<<31-1), PerTryTimeout: g.duration()}}
+	}
+	if g.often(40) && r.Spec.Redirect == nil {
+		r.Spec.HTTPFault = &v1alpha2.HTTPFaultInjection{
+			Delay: pick(g, nil, &v1alpha2.HTTPDelay{Percent: g.percent(), FixedDelay: g.duration()}),
+			Abort: pick(g, nil, &v1alpha2.HTTPAbort{Percent: g.percent(), HTTPStatus: new(pick(g, int32(0), 199, 200, 503, 599, 600))}),
+		}
+	}
+	return g.object(v1alpha2.GroupVersion, "RouteRule", r)
+}
+
+func (g *generator) backend() networkingv1.IngressBackend {
+	if g.odd() {
+		return networkingv1.IngressBackend{}
+	}
+	port := networkingv1.ServiceBackendPort{Number: g.port()}
+	if g.often(40) {
+		port = networkingv1.ServiceBackendPort{Name: pick(g, "", "http", "grpc", "tcp")}
+	}
+	return networkingv1.IngressBackend{Service: &networkingv1.IngressServiceBackend{Name: g.name(), Port: port}}
+}
+
+func (g *generator) ingress() *objects.Object {
+	in := &networkingv1.Ingress{ObjectMeta: g.meta()}
+	in.Spec.IngressClassName = new("istio")
+	if g.often(30) {
+		in.Spec.DefaultBackend = new(g.backend())
+	}
+	for range g.IntN(3) {
+		r := networkingv1.IngressRule{Host: pick(g, "", "a.example", "A.example", "*.example", "*", "a.example:80", g.text())}
+		r.HTTP = pick(g, nil, &networkingv1.HTTPIngressRuleValue{}, &networkingv1.HTTPIngressRuleValue{})
+		for range g.IntN(4) {
+			if r.HTTP != nil {
+				r.HTTP.Paths = append(r.HTTP.Paths, networkingv1.HTTPIngressPath{
+					Path: g.text(), Backend: g.backend(),
+					PathType: pick(g, nil, new(networkingv1.PathTypeExact), new(networkingv1.PathTypePrefix), new(networkingv1.PathTypeImplementationSpecific)),
+				})
+			}
+		}
+		in.Spec.Rules = append(in.Spec.Rules, r)
+	}
+	return g.object(networkingv1.SchemeGroupVersion, "Ingress", in)
+}
