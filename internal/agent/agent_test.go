@@ -222,8 +222,21 @@ func TestReadyTellsTheTruth(t *testing.T) {
 	p.write("token", []byte(pilot.Token))
 	p.awaitNotReady("Envoy has no configuration yet; Pilot: ")
 
+	begin := time.Now()
+	if code, text := p.ask("/healthz/ready?wait=300ms"); code != http.StatusServiceUnavailable || time.Since(begin) < 300*time.Millisecond {
+		t.Errorf("waited %v: %d %s", time.Since(begin), code, text)
+	}
+	if code, _ := p.ask("/healthz/ready?wait=long"); code != http.StatusServiceUnavailable {
+		t.Errorf("a wait that is none: %d", code)
+	}
+	waited := make(chan int, 1)
+	go func() { code, _ := p.ask("/healthz/ready?wait=5s"); waited <- code }()
+
 	p.pilot.Publish(p.mesh.Snapshot("1"))
 	p.pilot.Start()
+	if code := <-waited; code != http.StatusOK {
+		t.Errorf("waiting ended with %d", code)
+	}
 	p.awaitReady()
 	p.mesh.Answers("1")
 

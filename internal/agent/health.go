@@ -2,6 +2,7 @@ package agent
 
 import (
 	"bufio"
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -30,7 +31,7 @@ type health struct {
 func (h *health) serve(ctx context.Context, port int) error {
 	mux := http.NewServeMux()
 	mux.HandleFunc("GET /healthz/ready", func(w http.ResponseWriter, r *http.Request) {
-		if err := h.ready(r.Context()); err != nil {
+		if err := h.awaitReady(r); err != nil {
 			http.Error(w, "not ready: "+err.Error(), http.StatusServiceUnavailable)
 			return
 		}
@@ -65,6 +66,33 @@ func (h *health) ready(ctx context.Context) error {
 		return errors.New("Envoy has no configuration yet")
 	}
 	return h.admin.live(ctx)
+}
+
+// longestWait bounds the wait a caller may ask for, below the server's own timeout.
+const longestWait = 5 * time.Second
+
+// awaitReady answers at once, or with ?wait=2s as soon as the proxy is ready and then at the latest. A startup probe that waits spares the pod the
+// rest of the second until the next probe.
+func (h *health) awaitReady(r *http.Request) error {
+	wait, err := time.ParseDuration(cmp.Or(r.URL.Query().Get("wait"), "0s"))
+	if err != nil {
+		return fmt.Errorf("wait: %w", err)
+	}
+	ctx, cancel := context.WithTimeout(r.Context(), min(wait, longestWait))
+	defer cancel()
+	for {
+		err := h.ready(r.Context())
+		if err == nil || h.draining.Load() {
+			return err
+		}
+		_, changed := h.relay.Status()
+		select {
+		case <-ctx.Done():
+			return err
+		case <-changed:
+		case <-time.After(20 * time.Millisecond): // Envoy does not tell when it is live
+		}
+	}
 }
 
 func (h *health) metrics(w http.ResponseWriter, r *http.Request) {

@@ -128,7 +128,7 @@ func (in Injector) sidecar(template map[string]any, owner map[string]string) (pa
 			"runAsNonRoot":             true,
 			"runAsUser":                int(s.SidecarProxyUID),
 		},
-		"readinessProbe": readyProbe(5, 3),
+		"readinessProbe": readyProbe(readyPath, 5, 3),
 		"volumeMounts": []any{
 			map[string]any{"name": volumeEnvoy, "mountPath": in.Mesh.DefaultConfig.ConfigPath},
 			map[string]any{"name": volumeToken, "mountPath": tokenDir, "readOnly": true},
@@ -151,9 +151,10 @@ func (in Injector) sidecar(template map[string]any, owner map[string]string) (pa
 		p.initLast = []map[string]any{init}
 		p.containers = []map[string]any{proxy}
 	} else {
-		// A native sidecar is started, and waited for, before everything that is to use it, and ends after it.
+		// A native sidecar is started, and waited for, before everything that is to use it, and ends after it. The agent answers the startup
+		// probe the moment it is ready, so the pod does not wait for the next one.
 		proxy["restartPolicy"] = "Always"
-		proxy["startupProbe"] = readyProbe(1, 600)
+		proxy["startupProbe"] = readyProbe(readyPath+"?wait=2s", 1, 600)
 		p.initFirst = []map[string]any{init, proxy}
 	}
 	if s.EnableCoreDump {
@@ -271,9 +272,9 @@ func fromField(name, path string) map[string]any {
 	return map[string]any{"name": name, "valueFrom": map[string]any{"fieldRef": map[string]any{"fieldPath": path}}}
 }
 
-func readyProbe(period, failures int) map[string]any {
+func readyProbe(path string, period, failures int) map[string]any {
 	return map[string]any{
-		"httpGet":          map[string]any{"path": readyPath, "port": readyPort},
+		"httpGet":          map[string]any{"path": path, "port": readyPort},
 		"periodSeconds":    period,
 		"timeoutSeconds":   3,
 		"failureThreshold": failures,
