@@ -72,17 +72,35 @@ type lab struct {
 
 func newLab(t *testing.T) *lab {
 	t.Helper()
-	l := &lab{t: t, server: apiserver.Shared(t)}
+	l := labOn(t, apiserver.Shared(t))
+	_, err := l.kube.CoreV1().Namespaces().Create(t.Context(), &corev1.Namespace{ObjectMeta: metav1.ObjectMeta{Name: "istio-system"}}, metav1.CreateOptions{})
+	if err != nil && !apierrors.IsAlreadyExists(err) {
+		t.Fatal(err)
+	}
+	return l
+}
+
+// emptyLab is an API server of the test's own, on which there is nothing yet.
+func emptyLab(t *testing.T) *lab {
+	t.Helper()
+	apiserver.Shared(t) // says when there can be none
+	server, err := apiserver.Start()
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(server.Stop)
+	return labOn(t, server)
+}
+
+func labOn(t *testing.T, server *apiserver.Server) *lab {
+	t.Helper()
+	l := &lab{t: t, server: server}
 	l.kube = l.server.Client(t)
 	dyn, err := dynamic.NewForConfig(l.server.Config(t))
 	if err != nil {
 		t.Fatal(err)
 	}
 	l.dyn = dyn
-	_, err = l.kube.CoreV1().Namespaces().Create(t.Context(), &corev1.Namespace{ObjectMeta: metav1.ObjectMeta{Name: "istio-system"}}, metav1.CreateOptions{})
-	if err != nil && !apierrors.IsAlreadyExists(err) {
-		t.Fatal(err)
-	}
 	return l
 }
 

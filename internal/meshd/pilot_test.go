@@ -11,6 +11,7 @@ import (
 
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/status"
+	corev1 "k8s.io/api/core/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/types"
 
@@ -60,10 +61,19 @@ spec:
 
 const routesType = "route.v3.RouteConfiguration"
 
-// The first test of the package: the kinds are not there yet.
-func TestPilotWaitsForItsKindsAndThenServes(t *testing.T) {
-	l := newLab(t)
+func TestPilotWaitsForItsNamespaceAndKindsAndThenServes(t *testing.T) {
+	l := emptyLab(t)
 	p := l.pilot(l.server.Kubeconfig)
+	until(t, "it tries to keep its root", func() error {
+		if !strings.Contains(p.log.String(), "waiting for the root") {
+			return errors.New("not yet")
+		}
+		return nil
+	})
+	_, err := l.kube.CoreV1().Namespaces().Create(t.Context(), &corev1.Namespace{ObjectMeta: metav1.ObjectMeta{Name: "istio-system"}}, metav1.CreateOptions{})
+	if err != nil {
+		t.Fatal(err)
+	}
 	until(t, "readiness names the kind that is missing", func() error {
 		code, body := p.get("/ready")
 		if code != http.StatusServiceUnavailable || !strings.Contains(body, "no kind RouteRule") {
@@ -239,6 +249,12 @@ kind: Pod
 metadata: {name: istio-ingress-1, labels: {istio: ingress}}
 spec: {containers: [{name: c, image: i}]}
 status: {phase: Running, hostIP: 192.0.2.7, hostIPs: [{ip: 192.0.2.7}]}`)
+	t.Cleanup(func() {
+		if err := errors.Join(l.kube.CoreV1().Pods("istio-system").Delete(context.Background(), "istio-ingress-1", metav1.DeleteOptions{}),
+			l.kube.CoreV1().Services("istio-system").Delete(context.Background(), "istio-ingress", metav1.DeleteOptions{})); err != nil {
+			t.Error(err)
+		}
+	})
 	p := l.pilot(l.server.Kubeconfig)
 	p.ready()
 	ns := l.server.Namespace(t)
