@@ -64,7 +64,7 @@ fuzz: ## fuzz every target for FUZZTIME (5s)
 	@grep -rlE '^func Fuzz' --include='*_test.go' internal cmd | while read -r file; do \
 	  grep -oE '^func Fuzz\w+' "$$file" | while read -r _ target; do \
 	    echo "fuzz $$(dirname "$$file") $$target"; \
-	    $(GO) test "./$$(dirname "$$file")" -run '^$$' -fuzz "^$$target\$$" -fuzztime $(FUZZTIME) </dev/null; \
+	    $(GO) test "./$$(dirname "$$file")" -run '^$$' -fuzz "^$$target\$$" -fuzztime $(FUZZTIME) -fuzzminimizetime 1x </dev/null; \
 	  done; \
 	done
 
