@@ -168,7 +168,7 @@ func explain(text []byte, err error) (line, column int, message, hint string) {
 	case strings.Contains(message, "did not find expected key"), strings.Contains(message, "could not find expected ':'"), strings.Contains(message, "'-' indicator"):
 		hint = "check the indentation and the lines before"
 	}
-	return line, column, message, hint
+	return line, column, "the text is not YAML: " + message, hint
 }
 
 // bare is the parser's message without its line.
