@@ -123,7 +123,10 @@ func (l *lab) run(t *testing.T, ns, line string) string {
 // try types a line and gives what came of it.
 func (l *lab) try(t *testing.T, ns, line string) tour.Said {
 	t.Helper()
-	s, err := l.tour.Type(t.Context(), "rules/bookinfo", "NS="+ns+"\n"+line)
+	// A test's own context is over by the time it tidies up.
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(t.Context()), 5*time.Minute)
+	defer cancel()
+	s, err := l.tour.Type(ctx, "rules/bookinfo", "NS="+ns+"\n"+line)
 	if err != nil {
 		t.Fatal(err)
 	}
