@@ -83,8 +83,10 @@ func Validate(t testing.TB, bootstrap []byte) {
 
 // Options of a proxy.
 type Options struct {
-	// Prefix is put before the command line, such as ip netns exec NAME.
-	Prefix []string
+	// Start starts the command in its own way, for instance in another network namespace.
+	Start func(*exec.Cmd) error
+	// UID and GID are the proxy's when not 0.
+	UID, GID uint32
 	// Admin is the address of the admin interface as the bootstrap has it. It is asked for readiness by Client.
 	Admin string
 	// Client reaches Admin; the default client when nil.
@@ -102,11 +104,18 @@ type Proc struct {
 // Start runs Envoy with the bootstrap and waits until it is live.
 func Start(t testing.TB, bootstrap []byte, opt Options) *Proc {
 	t.Helper()
-	args := append(append([]string{}, opt.Prefix...), Path(t), "-c", write(t, bootstrap), "-l", "warning", "--concurrency", "1", "--disable-hot-restart")
-	p := &Proc{opt: opt, cmd: exec.Command(args[0], args[1:]...), log: &buffer{}, done: make(chan struct{})}
-	p.cmd.Stdout, p.cmd.Stderr = p.log, p.log
-	p.cmd.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL}
-	if err := p.cmd.Start(); err != nil {
+	cmd := exec.Command(Path(t), "-c", write(t, bootstrap), "-l", "warning", "--concurrency", "1", "--disable-hot-restart")
+	p := &Proc{opt: opt, cmd: cmd, log: &buffer{}, done: make(chan struct{})}
+	cmd.Stdout, cmd.Stderr = p.log, p.log
+	cmd.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL}
+	if opt.UID != 0 {
+		cmd.SysProcAttr.Credential = &syscall.Credential{Uid: opt.UID, Gid: opt.GID}
+	}
+	launch := opt.Start
+	if launch == nil {
+		launch = (*exec.Cmd).Start
+	}
+	if err := launch(cmd); err != nil {
 		t.Fatalf("starting Envoy: %v", err)
 	}
 	go func() {
@@ -173,7 +182,14 @@ func (p *Proc) waitLive(t testing.TB) {
 
 func write(t testing.TB, bootstrap []byte) string {
 	t.Helper()
-	file := filepath.Join(t.TempDir(), "envoy.json")
+	dir := t.TempDir()
+	// A proxy with a user of its own reads it, too.
+	for _, d := range []string{filepath.Dir(dir), dir} {
+		if err := os.Chmod(d, 0o755); err != nil {
+			t.Fatalf("opening %s: %v", d, err)
+		}
+	}
+	file := filepath.Join(dir, "envoy.json")
 	if err := os.WriteFile(file, bootstrap, 0o644); err != nil {
 		t.Fatalf("writing the bootstrap: %v", err)
 	}
