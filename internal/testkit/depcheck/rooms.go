@@ -84,6 +84,7 @@ func rooms() map[string]room {
 
 		"testkit": {layer: testOnly, tree: true, kubeTypes: true, envoyTypes: true},
 		"e2e":     {layer: testOnly, tree: true, kubeTypes: true},
+		"bench":   {layer: testOnly, tree: true, kubeTypes: true, envoyTypes: true},
 	}
 }
 
