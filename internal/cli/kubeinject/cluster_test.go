@@ -17,7 +17,7 @@ import (
 
 func TestMain(m *testing.M) { os.Exit(apiserver.Run(m)) }
 
-const onePod = "apiVersion: v1\nkind: Pod\nmetadata: {name: a}\nspec: {containers: [{name: a}]}\n"
+const onePod = "apiVersion: v1\nkind: Pod\nmetadata: {name: a}\nspec:\n  containers:\n  - name: a\n"
 
 // kubeInject runs the command against the cluster of kubeconfig.
 func kubeInject(t *testing.T, kubeconfig, meshNamespace string, args ...string) (out, errs string, code int) {
