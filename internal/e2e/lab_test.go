@@ -6,6 +6,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"math/rand/v2"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -137,9 +138,8 @@ func (l *lab) try(t *testing.T, ns, line string) tour.Said {
 func (l *lab) namespace(t *testing.T) string {
 	t.Helper()
 	name := strings.ToLower(strings.Trim(strings.NewReplacer("/", "-", "_", "-").Replace(strings.TrimPrefix(t.Name(), "Test")), "-"))
-	if len(name) > 50 {
-		name = name[:50]
-	}
+	// An earlier run of the same test may still be going.
+	name = fmt.Sprintf("%.40s-%04x", name, rand.IntN(1<<16))
 	l.run(t, name, "kubectl create namespace $NS")
 	t.Cleanup(func() {
 		if t.Failed() {
