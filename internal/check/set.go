@@ -341,8 +341,8 @@ func (j *judge) order(s *subject, r *v1alpha2.RouteRule, about map[objects.Key]b
 	}
 	const hint = "give the rule that should win a higher precedence"
 	if len(winners) > 0 {
-		s.warn(finding.EqualPrecedence, "spec.precedence", fmt.Sprintf("precedence %d is also that of %s, which can match the same request and wins, for its name comes first%s",
-			r.Spec.Precedence, routeRules(winners), nothing), hint)
+		s.warn(finding.EqualPrecedence, "spec.precedence", fmt.Sprintf("precedence %d is also that of %s, which can match the same request; %s wins, for its name comes first%s",
+			r.Spec.Precedence, routeRules(winners), winners[0], nothing), hint)
 	}
 	if len(losers) > 0 {
 		s.warn(finding.EqualPrecedence, "spec.precedence", fmt.Sprintf("precedence %d is also that of %s, which can match the same request; this rule wins, for its name comes first",

@@ -235,7 +235,11 @@ func number(n *yaml.Node) (any, bool) {
 		return i, true
 	}
 	var f float64
-	if err := n.Decode(&f); err != nil || math.IsInf(f, 0) || math.IsNaN(f) {
+	err := n.Decode(&f)
+	if err != nil {
+		f, err = strconv.ParseFloat(n.Value, 64)
+	}
+	if err != nil || math.IsInf(f, 0) || math.IsNaN(f) {
 		return nil, false
 	}
 	// JSON does not tell 1e3 from 1000.
