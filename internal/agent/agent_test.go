@@ -214,13 +214,13 @@ func TestReadyTellsTheTruth(t *testing.T) {
 		t.Fatal(err)
 	}
 	p.start()
-	p.awaitNotReady("Envoy is not connected") // and is not started before its files are there
+	p.awaitNotReady("no connection from Envoy yet") // and is not started before its files are there
 	p.awaitLog("waiting for a file")
 	if n := p.envoys(); len(n) != 0 {
 		t.Errorf("Envoy runs: %v", n)
 	}
 	p.write("token", []byte(pilot.Token))
-	p.awaitNotReady("Envoy has no configuration yet; Pilot: ")
+	p.awaitNotReady("no configuration yet; Pilot: ")
 
 	begin := time.Now()
 	if code, text := p.ask("/healthz/ready?wait=300ms"); code != http.StatusServiceUnavailable || time.Since(begin) < 300*time.Millisecond {

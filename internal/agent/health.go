@@ -59,11 +59,11 @@ func (h *health) ready(ctx context.Context) error {
 	status, _ := h.relay.Status()
 	switch {
 	case !status.Envoy:
-		return errors.New("Envoy is not connected")
+		return errors.New("no connection from Envoy yet")
 	case !status.Configured() && status.LastError != "":
-		return fmt.Errorf("Envoy has no configuration yet; Pilot: %s", status.LastError)
+		return fmt.Errorf("no configuration yet; Pilot: %s", status.LastError)
 	case !status.Configured():
-		return errors.New("Envoy has no configuration yet")
+		return errors.New("no configuration yet")
 	}
 	return h.admin.live(ctx)
 }
@@ -146,7 +146,7 @@ func (a admin) do(ctx context.Context, method, path string) (string, error) {
 		return "", fmt.Errorf("asking Envoy: %w", err)
 	}
 	if resp.StatusCode != http.StatusOK {
-		return "", fmt.Errorf("Envoy says %s", strings.TrimSpace(string(body)))
+		return "", fmt.Errorf("asking Envoy: it says %s", strings.TrimSpace(string(body)))
 	}
 	return string(body), nil
 }

@@ -45,7 +45,7 @@ func (s *supervisor) run(ctx context.Context) error {
 		began := time.Now()
 		err := s.once(ctx)
 		if ctx.Err() != nil || s.isStopping() {
-			return nil
+			return nil //nolint:nilerr // it ended because it was to
 		}
 		if time.Since(began) > stable {
 			pause, crashes = firstPause, 0

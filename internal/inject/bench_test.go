@@ -5,7 +5,7 @@ import (
 
 	"sigs.k8s.io/yaml"
 
-	"github.com/meshctl/meshctl/internal/bench/load"
+	"github.com/meshctl/meshctl/internal/bench/files"
 	"github.com/meshctl/meshctl/internal/inject"
 	"github.com/meshctl/meshctl/internal/meshconfig"
 )
@@ -13,8 +13,8 @@ import (
 // BenchmarkDeployments puts sidecars into a file of 1,000 Deployments. Parse only makes values of the YAML; Copy also writes them as YAML again,
 // without comments and in another order.
 func BenchmarkDeployments(b *testing.B) {
-	file := load.Deployments(1000)
-	docs := load.Documents(file)
+	file := files.Deployments(1000)
+	docs := files.Documents(file)
 	parse := func(b *testing.B, then func(any)) {
 		b.SetBytes(int64(len(file)))
 		for b.Loop() {

@@ -192,7 +192,7 @@ func emit(node *yaml.Node, was, changed map[string]any) ([]byte, error) {
 	if err := patch(node.Content[0], was, changed); err != nil {
 		return nil, err
 	}
-	out, err := print(node, indent, compact)
+	out, err := encodeText(node, indent, compact)
 	if err != nil {
 		return nil, err
 	}
@@ -200,7 +200,7 @@ func emit(node *yaml.Node, was, changed map[string]any) ([]byte, error) {
 	if bytes.ContainsAny(out, "&*") || bytes.Contains(out, []byte("<<")) {
 		var back any
 		if yaml.Unmarshal(out, &back) != nil || !sameValue(back, changed) {
-			return print(changed, indent, compact)
+			return encodeText(changed, indent, compact)
 		}
 	}
 	return out, nil
@@ -215,7 +215,7 @@ func sameValue(a, b any) bool {
 	return err == nil && bytes.Equal(x, y)
 }
 
-func print(v any, indent int, compact bool) ([]byte, error) {
+func encodeText(v any, indent int, compact bool) ([]byte, error) {
 	var b bytes.Buffer
 	enc := yaml.NewEncoder(&b)
 	enc.SetIndent(indent)

@@ -169,6 +169,10 @@ func Eventually(t testing.TB, what string, try func() error) {
 		if time.Now().After(deadline) {
 			t.Fatalf("%s: %v", what, err)
 		}
-		time.Sleep(5 * time.Millisecond)
+		select {
+		case <-t.Context().Done():
+			t.Fatalf("%s: %v", what, err)
+		case <-time.After(5 * time.Millisecond):
+		}
 	}
 }

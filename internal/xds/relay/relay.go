@@ -123,12 +123,12 @@ func (r *Relay) Run(ctx context.Context, ready func()) error {
 		server.Stop()
 	})
 	ready()
-	err = server.Serve(listener)
-	wg.Wait()
-	if ctx.Err() != nil {
-		return nil
+	// Serve returns nil when it was stopped, which only the end of ctx does.
+	if err := server.Serve(listener); err != nil && !errors.Is(err, grpc.ErrServerStopped) {
+		return fmt.Errorf("serving Envoy: %w", err)
 	}
-	return fmt.Errorf("serving Envoy: %w", err)
+	wg.Wait()
+	return nil
 }
 
 // Status of this moment, and a channel that is closed when it changes.
