@@ -1,89 +1,60 @@
 package envoy_test
 
 import (
-	"bytes"
 	"fmt"
 	"testing"
 
-	routev3 "github.com/envoyproxy/go-control-plane/envoy/config/route/v3"
-	"google.golang.org/protobuf/proto"
-
-	"github.com/meshctl/meshctl/internal/bench/load"
 	"github.com/meshctl/meshctl/internal/envoy"
 	"github.com/meshctl/meshctl/internal/model"
 )
 
-var types = []string{envoy.ClusterType, envoy.EndpointType, envoy.ListenerType, envoy.RouteType}
-
-// BenchmarkEnvoy translates services of ten instances each for a sidecar of every namespace: from nothing, and after one object changed. Beside the
-// time it tells of one proxy the bytes of all its resources (made), of those that an edit changes (moved), and of the part of those that the edit is
-// about: the virtual host, the endpoint set (needed).
-func BenchmarkEnvoy(b *testing.B) {
-	for _, services := range []int{100, 1000, 5000} {
-		m := load.Mesh{Services: services, Instances: 10}
-		objs := m.Objects()
-		before := load.Model(objs)
-		run := func(name string, mesh *model.Mesh) {
-			b.Run(fmt.Sprintf("%s/services=%d", name, services), func(b *testing.B) {
-				var one *envoy.Resources
-				for b.Loop() {
-					builder := envoy.NewBuilder(mesh)
-					for i := range load.Namespaces {
-						one = builder.For(m.Proxy(i))
-					}
-				}
-				old := envoy.Build(before, m.Proxy(load.Namespaces-1))
-				made, moved, needed := 0, 0, 0
-				for _, url := range types {
-					was := map[string]*envoy.Resource{}
-					for _, r := range old.Of(url) {
-						was[r.Name] = r
-					}
-					for _, r := range one.Of(url) {
-						size := len(r.Body.GetValue())
-						made += size
-						if o := was[r.Name]; o == nil || o.Version != r.Version {
-							moved += size
-							needed += differing(b, o, r)
-						}
-					}
-				}
-				b.ReportMetric(float64(made), "made-B")
-				b.ReportMetric(float64(moved), "moved-B")
-				b.ReportMetric(float64(needed), "needed-B")
-			})
-		}
-		run("Whole", before)
-		run("RouteEdit", load.Model(load.RouteEdit(objs, "0001")))
-		run("EndpointEdit", load.Model(m.EndpointEdit(objs, "10.250.0.1")))
+// BenchmarkBuild translates a mesh of services with ten endpoints each: everything for the first sidecar, and what one more costs.
+func BenchmarkBuild(b *testing.B) {
+	for _, services := range []int{100, 1000} {
+		mesh := wide(services)
+		first := model.Proxy{Type: model.Sidecar, Workload: mesh.Workloads[0].Key}
+		b.Run(fmt.Sprintf("first/services=%d", services), func(b *testing.B) {
+			b.ReportAllocs()
+			for b.Loop() {
+				envoy.NewBuilder(mesh).For(first)
+			}
+		})
+		b.Run(fmt.Sprintf("next/services=%d", services), func(b *testing.B) {
+			b.ReportAllocs()
+			builder := envoy.NewBuilder(mesh)
+			builder.For(first)
+			i := 0
+			for b.Loop() {
+				i++
+				builder.For(model.Proxy{Type: model.Sidecar, Workload: mesh.Workloads[i%len(mesh.Workloads)].Key})
+			}
+		})
 	}
 }
 
-// differing is the size of the virtual hosts that are not the same in both; of another resource, its size.
-func differing(b *testing.B, was, is *envoy.Resource) int {
-	if is.Body.GetTypeUrl() != envoy.RouteType || was == nil {
-		return len(is.Body.GetValue())
-	}
-	hosts := func(r *envoy.Resource) map[string][]byte {
-		m := &routev3.RouteConfiguration{}
-		if err := r.Body.UnmarshalTo(m); err != nil {
-			b.Fatal(err)
+// wide is a mesh of n services with a rule each.
+func wide(n int) *model.Mesh {
+	m := &model.Mesh{Domain: "cluster.local"}
+	for i := range n {
+		name := fmt.Sprintf("svc-%04d", i)
+		host := name + ".default.svc.cluster.local"
+		svc := &model.Service{
+			Hostname: host, Name: name, Namespace: "default", Addresses: []string{fmt.Sprintf("10.96.%d.%d", i/250, i%250+1)},
+			Ports: []model.Port{{Name: "http", Number: 8080, Protocol: model.HTTP}},
 		}
-		out := map[string][]byte{}
-		for _, h := range m.GetVirtualHosts() {
-			body, err := proto.MarshalOptions{Deterministic: true}.Marshal(h)
-			if err != nil {
-				b.Fatal(err)
+		for j := range 10 {
+			w := &model.Workload{
+				Key: model.WorkloadKey{Namespace: "default", Name: fmt.Sprintf("%s-%d", name, j)}, Labels: map[string]string{"app": name, "version": fmt.Sprint("v", j%2)},
+				Addresses: []string{fmt.Sprintf("10.%d.%d.%d", 100+j, i/250, i%250+1)}, Inbound: []model.InboundPort{{Hostname: host, ServicePort: 8080, Port: 8080, Protocol: model.HTTP}},
 			}
-			out[h.GetName()] = body
+			m.Workloads = append(m.Workloads, w)
+			svc.Endpoints = append(svc.Endpoints, model.Endpoint{ServicePort: 8080, Address: w.Addresses[0], Port: 8080, Labels: w.Labels, Workload: w.Key, Ready: true})
 		}
-		return out
+		m.Services = append(m.Services, svc)
+		m.Rules = append(m.Rules, &model.Rule{
+			Ref: model.Ref{Kind: "RouteRule", Namespace: "default", Name: name}, Host: host,
+			Routes: []model.Target{{Host: host, Labels: map[string]string{"version": "v0"}, Weight: 90}, {Host: host, Labels: map[string]string{"version": "v1"}, Weight: 10}},
+		})
 	}
-	n, old := 0, hosts(was)
-	for name, h := range hosts(is) {
-		if !bytes.Equal(old[name], h) {
-			n += len(h)
-		}
-	}
-	return n
+	return m
 }
