@@ -1,4 +1,4 @@
-package envoy_test
+package envoyproc_test
 
 import (
 	"bufio"
@@ -21,7 +21,11 @@ import (
 
 	"github.com/meshctl/meshctl/internal/capture"
 	"github.com/meshctl/meshctl/internal/envoy"
+	"github.com/meshctl/meshctl/internal/finding"
+	"github.com/meshctl/meshctl/internal/ingest"
+	"github.com/meshctl/meshctl/internal/manifest"
 	"github.com/meshctl/meshctl/internal/model"
+	"github.com/meshctl/meshctl/internal/objects"
 	"github.com/meshctl/meshctl/internal/testkit/envoyproc"
 )
 
@@ -328,7 +332,11 @@ endpoints: [{addresses: [10.77.0.1], targetRef: {kind: Pod, name: client}}]
 // TestCaptured runs two pods with real capture rules and a real sidecar each, and calls between them in every way an application can.
 func TestCaptured(t *testing.T) {
 	client, server := cabled(t)
-	mesh := meshOf(t, capturedMesh)
+	objs, fs := manifest.Decode("mesh.yaml", []byte(capturedMesh), manifest.Options{DefaultNamespace: "default"})
+	if finding.HasErrors(fs) {
+		t.Fatal(fs)
+	}
+	mesh, _ := ingest.Build(objects.NewSet(objs...), ingest.Config{})
 	server.serveHTTP(":8080", "app")
 	server.serveGreeting(":3306", "mysql")
 	server.serveGreeting(":80", "node")
@@ -374,7 +382,7 @@ func TestCaptured(t *testing.T) {
 		{"the pod itself by its address", "http://10.77.0.1:9090/", "", "self", "10.77.0.1:", "10.77.0.1:9090"},
 	} {
 		t.Run(c.name, func(t *testing.T) {
-			status, said, body := ask(t, get, c.url, c.host)
+			status, said, body := ask(t, http.MethodGet, c.url, c.host)
 			if status != 200 || said["name"] != c.app || said["host"] != c.host2 || !strings.HasPrefix(said["peer"], c.peer) {
 				t.Errorf("got %d %s", status, body)
 			}
@@ -411,7 +419,7 @@ func TestCaptured(t *testing.T) {
 		})
 	}
 	t.Run("an unknown host gets 404", func(t *testing.T) {
-		if status, _, body := ask(t, get, "http://192.0.2.9/", "nobody.example"); status != 404 {
+		if status, _, body := ask(t, http.MethodGet, "http://192.0.2.9/", "nobody.example"); status != 404 {
 			t.Errorf("got %d %s", status, body)
 		}
 	})
