@@ -34,6 +34,9 @@ func (h hierarchy) unified() bool { return h.Options == "" }
 // cgroupRoot is where both the machine and the sandbox have their hierarchies.
 const cgroupRoot = "/sys/fs/cgroup"
 
+// neededControllers are those without which no container starts.
+var neededControllers = [...]string{"cpu", "memory", "pids"}
+
 // findCgroups lists the hierarchies below /sys/fs/cgroup.
 func findCgroups() ([]hierarchy, error) {
 	f, err := os.Open("/proc/self/mountinfo")
@@ -77,11 +80,20 @@ func findCgroups() ([]hierarchy, error) {
 	if len(found) == 0 {
 		return nil, errors.New("no cgroups are mounted: mount -t cgroup2 cgroup2 /sys/fs/cgroup")
 	}
-	if !slices.ContainsFunc(found, func(h hierarchy) bool { return h.unified() && h.Mount == cgroupRoot }) {
-		for _, controller := range []string{"cpu", "memory", "devices"} {
-			if !slices.ContainsFunc(found, func(h hierarchy) bool { return slices.Contains(strings.Split(h.Options, ","), controller) }) {
-				return nil, fmt.Errorf("cgroup controller %s is not mounted: mount -t cgroup -o %s cgroup %s/%s", controller, controller, cgroupRoot, controller)
+	var have []string
+	for _, h := range found {
+		have = append(have, strings.Split(h.Options, ",")...)
+		if h.unified() && h.Mount == cgroupRoot {
+			controllers, err := os.ReadFile(filepath.Join(h.Mount, "cgroup.controllers"))
+			if err != nil {
+				return nil, fmt.Errorf("reading cgroup controllers: %w", err)
 			}
+			have = append(have, strings.Fields(string(controllers))...)
+		}
+	}
+	for _, controller := range neededControllers {
+		if !slices.Contains(have, controller) {
+			return nil, fmt.Errorf("cgroup controller %s is missing from %s: the kubelet cannot run on this machine", controller, cgroupRoot)
 		}
 	}
 	return found, nil
@@ -144,7 +156,12 @@ func enableControllers(dir string) error {
 		}
 		// One at a time: a controller that cannot be had (rt processes hold cpu, for instance) must not cost the others.
 		err := os.WriteFile(filepath.Join(dir, "cgroup.subtree_control"), []byte("+"+controller), 0)
-		if err != nil && slices.Contains([]string{"cpu", "memory", "pids"}, controller) {
+		// The process that started this one is still on its way out of the cgroup.
+		for tries := 0; errors.Is(err, syscall.EBUSY) && tries < 50; tries++ {
+			time.Sleep(10 * time.Millisecond)
+			err = os.WriteFile(filepath.Join(dir, "cgroup.subtree_control"), []byte("+"+controller), 0)
+		}
+		if err != nil && slices.Contains(neededControllers[:], controller) {
 			return fmt.Errorf("enabling cgroup controller %s in %s: %w", controller, dir, err)
 		}
 	}

@@ -222,7 +222,7 @@ staticPodPath: ""
 # Version 1 still works and is what older machines have.
 failCgroupV1: false
 cgroupDriver: cgroupfs
-cgroupsPerQOS: false
+cgroupsPerQOS: true
 enforceNodeAllocatable: []
 oomScoreAdj: 0
 # The disk, swap and images are the machine's affair: a laboratory evicts nothing and collects no images.
