@@ -1,59 +1,71 @@
-package inject_test
+package inject
 
 import (
+	"fmt"
+	"strings"
 	"testing"
-
-	"sigs.k8s.io/yaml"
-
-	"github.com/meshctl/meshctl/internal/bench/files"
-	"github.com/meshctl/meshctl/internal/inject"
-	"github.com/meshctl/meshctl/internal/meshconfig"
 )
 
-// BenchmarkDeployments puts sidecars into a file of 1,000 Deployments. Parse only makes values of the YAML; Copy also writes them as YAML again,
-// without comments and in another order.
-func BenchmarkDeployments(b *testing.B) {
-	file := files.Deployments(1000)
-	docs := files.Documents(file)
-	parse := func(b *testing.B, then func(any)) {
-		b.SetBytes(int64(len(file)))
-		for b.Loop() {
-			for _, doc := range docs {
-				var v any
-				if err := yaml.Unmarshal(doc, &v); err != nil {
-					b.Fatal(err)
-				}
-				then(v)
-			}
+const benchDeployment = `apiVersion: apps/v1
+kind: Deployment
+metadata:
+  name: d%d
+  labels: {app: d}
+spec:
+  replicas: 2
+  selector:
+    matchLabels:
+      app: d
+  template:
+    metadata:
+      labels:
+        app: d
+    spec:
+      containers:
+      - name: d
+        image: example/d:1
+        ports:
+        - containerPort: 8080
+        env:
+        - name: A
+          value: "1"
+        readinessProbe:
+          httpGet: {path: /, port: 8080}
+        resources:
+          requests: {cpu: 10m, memory: 10Mi}
+---
+`
+
+// One operation is a file of 100 Deployments.
+func BenchmarkRewrite(b *testing.B) {
+	var text strings.Builder
+	for i := range 100 {
+		fmt.Fprintf(&text, benchDeployment, i)
+	}
+	in := testInjector()
+	b.ReportAllocs()
+	for b.Loop() {
+		_, fs := Rewrite("in.yaml", []byte(text.String()), func(obj map[string]any) (map[string]any, bool) {
+			obj, rs := in.Object(obj)
+			return obj, rs[0].Changed
+		})
+		if len(fs) > 0 {
+			b.Fatal(fs)
 		}
 	}
-	b.Run("Parse", func(b *testing.B) { parse(b, func(any) {}) })
-	b.Run("Copy", func(b *testing.B) {
-		parse(b, func(v any) {
-			if _, err := yaml.Marshal(v); err != nil {
-				b.Fatal(err)
-			}
-		})
-	})
-	b.Run("Inject", func(b *testing.B) {
-		in := inject.Injector{Mesh: meshconfig.Default("istio-system"), Config: inject.DefaultConfig(), MeshNamespace: "istio-system", Namespace: "default"}
-		in.Config.Params.Images(inject.DefaultHub, "bench")
-		in.Config.Params.Version = "bench"
-		b.SetBytes(int64(len(file)))
-		for b.Loop() {
-			n := 0
-			_, fs := inject.Rewrite("deployments.yaml", file, func(obj map[string]any) (map[string]any, bool) {
-				out, reports := in.Object(obj)
-				for _, r := range reports {
-					if r.Changed {
-						n++
-					}
-				}
-				return out, true
-			})
-			if n != 1000 || len(fs) != 0 {
-				b.Fatalf("%d objects have a sidecar now, %v", n, fs)
-			}
+}
+
+// What reading the same file costs by itself.
+func BenchmarkParseAlone(b *testing.B) {
+	var text strings.Builder
+	for i := range 100 {
+		fmt.Fprintf(&text, benchDeployment, i)
+	}
+	b.ReportAllocs()
+	for b.Loop() {
+		_, fs := Rewrite("in.yaml", []byte(text.String()), func(obj map[string]any) (map[string]any, bool) { return obj, false })
+		if len(fs) > 0 {
+			b.Fatal(fs)
 		}
-	})
+	}
 }

@@ -346,6 +346,21 @@ func FuzzLaws(f *testing.F) {
 // equal compares as values; what YAML prints alike is alike (.nan is not equal to itself).
 func equal(a, b any) bool { return reflect.DeepEqual(a, b) || sameValue(a, b) }
 
+func TestStringsThatOldYAMLTakesForSomethingElseAreQuoted(t *testing.T) {
+	for _, word := range []string{"y", "No", "ON", "off", "yes", "12:30:45", "1", "true", "null", "~", "1e3", "0x1f", ""} {
+		out, fs := Rewrite("in.yaml", []byte("kind: A\n"), func(obj map[string]any) (map[string]any, bool) {
+			obj["added"] = word
+			return obj, true
+		})
+		if len(fs) > 0 {
+			t.Fatal(fs)
+		}
+		if want := fmt.Sprintf("kind: A\nadded: %q\n", word); string(out) != want {
+			t.Errorf("%q is written as\n%s", word, out)
+		}
+	}
+}
+
 // Every way in which the fields that injection touches can be absent, null, empty or filled.
 func TestRemovalRestoresEveryShape(t *testing.T) {
 	metas := []string{"", "metadata: null", "metadata: {}", "metadata: {annotations: null}", "metadata: {annotations: {}}", "metadata: {labels: {a: b}}", "metadata: {annotations: {a: b}}"}

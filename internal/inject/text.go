@@ -8,9 +8,11 @@ import (
 	"io"
 	"maps"
 	"reflect"
+	"regexp"
 	"slices"
 	"strconv"
 	"strings"
+	"unicode/utf8"
 
 	"go.yaml.in/yaml/v3"
 
@@ -377,10 +379,54 @@ func nameOf(v any) string {
 	return strconv.Quote(kind) + namespace + "/" + name
 }
 
+// encode makes a node of v. What injection adds is made of mappings, lists, strings, numbers and bools, for which the library's way, by text and
+// back, would cost more than all the rest.
 func encode(v any) (*yaml.Node, error) {
-	var n yaml.Node
-	if err := n.Encode(v); err != nil {
-		return nil, fmt.Errorf("writing the changed object: %w", err)
+	switch v := v.(type) {
+	case map[string]any:
+		n := &yaml.Node{Kind: yaml.MappingNode, Tag: "!!map", Content: make([]*yaml.Node, 0, 2*len(v))}
+		for _, k := range slices.Sorted(maps.Keys(v)) {
+			value, err := encode(v[k])
+			if err != nil {
+				return nil, err
+			}
+			n.Content = append(n.Content, text(k), value)
+		}
+		return n, nil
+	case []any:
+		n := &yaml.Node{Kind: yaml.SequenceNode, Tag: "!!seq", Content: make([]*yaml.Node, 0, len(v))}
+		for _, e := range v {
+			value, err := encode(e)
+			if err != nil {
+				return nil, err
+			}
+			n.Content = append(n.Content, value)
+		}
+		return n, nil
+	case string:
+		return text(v), nil
+	case bool:
+		return &yaml.Node{Kind: yaml.ScalarNode, Tag: "!!bool", Value: strconv.FormatBool(v)}, nil
+	case int:
+		return &yaml.Node{Kind: yaml.ScalarNode, Tag: "!!int", Value: strconv.Itoa(v)}, nil
+	default:
+		var n yaml.Node
+		if err := n.Encode(v); err != nil {
+			return nil, fmt.Errorf("writing the changed object: %w", err)
+		}
+		return &n, nil
 	}
-	return &n, nil
+}
+
+// oldYAML matches strings that YAML 1.1, which Kubernetes reads, takes for a bool or for a number of base 60.
+var oldYAML = regexp.MustCompile(`^(?i:y|yes|n|no|on|off)$|^[-+]?[0-9][0-9_]*(:[0-5]?[0-9])+(\.[0-9_]*)?$`)
+
+func text(s string) *yaml.Node {
+	n := &yaml.Node{Kind: yaml.ScalarNode, Tag: "!!str", Value: s}
+	if !utf8.ValidString(s) {
+		n.SetString(s) // as binary
+	} else if (len(s) <= len("yes") || strings.Contains(s, ":")) && oldYAML.MatchString(s) {
+		n.Style = yaml.DoubleQuotedStyle
+	}
+	return n
 }
