@@ -21,7 +21,7 @@ import (
 func repeat(unit string, n int) []byte { return bytes.Repeat([]byte(unit), n/len(unit)) }
 
 func TestGarbageGetsOneFindingQuickly(t *testing.T) {
-	const size = 2 << 20
+	const size = 1 << 20
 	random := rand.New(rand.NewPCG(1, 2))
 	noise := make([]byte, size)
 	printable := make([]byte, size)
@@ -43,7 +43,8 @@ func TestGarbageGetsOneFindingQuickly(t *testing.T) {
 		"quotes":                                  repeat(`"a" `, size),
 		"one quote":                               append([]byte(`a: "`), repeat("b\n", size)...),
 		"a broken line at the very end":           append(repeat("a: [b]\nc: {d: e}\n---\n", 1<<12), "a: b: c"...),
-		"a broken line after many fields":         append(append([]byte("kind: ConfigMap\nb:\n"), repeat("- x\n", 1<<20)...), "  c: d: e"...),
+		"a broken line after many fields":         append(append([]byte("kind: ConfigMap\nb:\n"), repeat("- x\n", size)...), "  c: d: e"...),
+		"a broken line after a long mapping":      append(append([]byte("kind: ConfigMap\nb:\n"), repeat("  - x: y\n", size)...), " c: d\n"...),
 	} {
 		t.Run(name, func(t *testing.T) {
 			start := time.Now()

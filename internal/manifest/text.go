@@ -180,6 +180,9 @@ func bare(err error) string {
 	return message
 }
 
+// maxSearched bounds the text whose errors are looked for; in a longer one the parser's word has to do.
+const maxSearched = 256 << 10
+
 // firstBad is the first line, from the one the parser named, up to which the text has the same error.
 func firstBad(lines [][]byte, from int, message string) int {
 	fails := func(n int) bool {
@@ -191,7 +194,12 @@ func firstBad(lines [][]byte, from int, message string) int {
 			}
 		}
 	}
-	if fails(from) {
+	size := 0
+	for _, line := range lines {
+		size += len(line)
+	}
+	// Every step of the search parses the text again.
+	if size > maxSearched || fails(from) {
 		return from
 	}
 	low, high := from, len(lines)
