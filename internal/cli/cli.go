@@ -38,13 +38,13 @@ func Main(ctx context.Context, args []string, f *factory.Factory) int {
 	if err == nil {
 		return factory.ExitOK
 	}
+	var exit *factory.ExitErr
+	if !errors.Is(err, context.Canceled) && (!errors.As(err, &exit) || !exit.Quiet) {
+		tell(f, strings.TrimSpace(err.Error()))
+	}
 	if ctx.Err() != nil {
 		fmt.Fprintln(f.ErrOut, "interrupted")
 		return factory.ExitInterrupted
-	}
-	var exit *factory.ExitErr
-	if !errors.As(err, &exit) || !exit.Quiet {
-		tell(f, strings.TrimSpace(err.Error()))
 	}
 	code := factory.Code(err)
 	if code == factory.ExitUsage {

@@ -19,11 +19,8 @@ func (f *Factory) Connect() (*kube.Client, error) {
 // Explain gives an error of talking to the cluster its exit code and, when the cluster was not reached, one plain line.
 func (f *Factory) Explain(client *kube.Client, err error) error {
 	var exit *ExitErr
-	switch {
-	case err == nil || errors.As(err, &exit):
+	if err == nil || errors.As(err, &exit) || errors.Is(err, context.Canceled) {
 		return err
-	case errors.Is(err, context.Canceled):
-		return &ExitErr{Code: ExitInterrupted, Err: errors.New("interrupted")}
 	}
 	return &ExitErr{Code: ExitError, Err: client.Explain(err)}
 }

@@ -35,6 +35,9 @@ func (r *run) refusal(i *Item, err error) *refused {
 	var api apierrors.APIStatus
 	if kube.Unreachable(err) || errors.Is(err, context.Canceled) || !errors.As(err, &api) {
 		explained := r.f.Explain(r.client, err)
+		if errors.Is(err, context.Canceled) {
+			explained = errors.New("interrupted")
+		}
 		return &refused{
 			code: factory.Code(explained),
 			text: i.where() + ": " + r.f.Paint(r.f.ErrOut, factory.Red, "error:") + " " + r.verb.Name + " " + i.Name() + ": " + explained.Error(),
