@@ -269,7 +269,7 @@ type tally struct {
 	Codes    map[string]int `json:"codes"`
 	Pods     map[string]int `json:"pods"`
 	Versions map[string]int `json:"versions"`
-	Failure  string         `json:"failure"`
+	Failures []string       `json:"failures"`
 	Last     struct {
 		Pod     string              `json:"pod"`
 		Version string              `json:"version"`
@@ -285,7 +285,7 @@ type tally struct {
 // only wants every call to have ended in one way.
 func (c tally) only(code string) error {
 	if c.Calls == 0 || c.Codes[code] != c.Calls {
-		return fmt.Errorf("%d calls ended in %v, want %s alone (%s)", c.Calls, c.Codes, code, c.Failure)
+		return fmt.Errorf("%d calls ended in %v, want %s alone: %s", c.Calls, c.Codes, code, strings.Join(c.Failures, "; "))
 	}
 	return nil
 }

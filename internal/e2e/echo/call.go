@@ -30,8 +30,8 @@ type tally struct {
 	Codes    map[string]int `json:"codes"`
 	Pods     map[string]int `json:"pods"`
 	Versions map[string]int `json:"versions"`
-	// Failure is the first thing that went wrong below HTTP, or the first answer that is no success.
-	Failure string `json:"failure,omitempty"`
+	// Failures are the first answers that are no success, each with its time.
+	Failures []string `json:"failures,omitempty"`
 	// Last is the last answer in full, and Header its head.
 	Last    who         `json:"last"`
 	Header  http.Header `json:"header,omitempty"`
@@ -131,8 +131,8 @@ func (s *tally) add(a answer) {
 	if a.ok {
 		s.Pods[a.who.Pod]++
 		s.Versions[a.who.Version]++
-	} else if s.Failure == "" {
-		s.Failure = a.code + " " + a.detail
+	} else if len(s.Failures) < 5 {
+		s.Failures = append(s.Failures, fmt.Sprintf("%s %s %.300s", time.Now().UTC().Format("15:04:05.000"), a.code, a.detail))
 	}
 	s.Last, s.Header = a.who, a.header
 }

@@ -22,6 +22,9 @@ const (
 	grpcPort = ":9090"
 	tcpPort  = ":9000"
 	whoCall  = "/echo.Echo/Who"
+
+	// drain is how long the server stays open after it was told to stop.
+	drain = 2 * time.Second
 )
 
 // who is the answer of every protocol.
@@ -72,7 +75,9 @@ func serve(ctx context.Context, p ports, getenv func(string) string) error {
 		return err
 	case <-ctx.Done():
 	}
-	// Whoever still has a connection is served to the end, as any well-behaved server does when it is told to stop.
+	// A well-behaved server goes on for as long as it takes until nobody sends it anything new, and asks those connected not to come back.
+	web.SetKeepAlivesEnabled(false)
+	time.Sleep(drain) //nolint:forbidigo // the news that this pod goes spreads without an event that could be waited for here
 	ending, cancel := context.WithTimeout(context.WithoutCancel(ctx), 20*time.Second)
 	defer cancel()
 	time.AfterFunc(20*time.Second, rpc.Stop)
