@@ -161,6 +161,7 @@ spec: {clusterIP: 10.96.0.6, ports: [{name: tcp, port: 3306}, {name: idle, port:
 		if err != nil || resp.StatusCode != http.StatusSwitchingProtocols {
 			t.Fatalf("got %v, %v", resp, err)
 		}
+		defer resp.Body.Close()
 		talk(t, conn, r, "frame\n")
 	})
 }

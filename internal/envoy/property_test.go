@@ -233,7 +233,7 @@ func (g *generator) duration() *metav1.Duration {
 	if g.odd() {
 		return pick(g, nil, &metav1.Duration{}, &metav1.Duration{Duration: -time.Second}, &metav1.Duration{Duration: 1<<63 - 1})
 	}
-	return &metav1.Duration{Duration: pick(g, time.Millisecond, time.Second, (1<<63-1)/time.Millisecond*time.Millisecond)}
+	return &metav1.Duration{Duration: pick(g, time.Millisecond, time.Second, time.Duration(1<<63-1).Truncate(time.Millisecond))}
 }
 
 func (g *generator) percent() *float64 {
