@@ -3,12 +3,12 @@ package xds_test
 import (
 	"context"
 	"fmt"
-	"syscall"
 	"testing"
 	"time"
 
 	"google.golang.org/grpc"
 
+	"github.com/meshctl/meshctl/internal/bench/cpu"
 	"github.com/meshctl/meshctl/internal/bench/load"
 	"github.com/meshctl/meshctl/internal/envoy"
 	"github.com/meshctl/meshctl/internal/model"
@@ -27,22 +27,23 @@ func BenchmarkADS(b *testing.B) {
 		b.Run(fmt.Sprintf("Storm/proxies=%d", proxies), func(b *testing.B) {
 			s := serveLoad(b, first)
 			var sent int64
-			var cpu time.Duration
+			var meter cpu.Meter
 			for b.Loop() {
-				before := processorTime(b)
+				meter.Start(b)
 				p, _, err := load.Connect(b.Context(), s.addr, proxies, m.Node)
 				if err != nil {
 					b.Fatal(err)
 				}
 				b.StopTimer()
-				cpu += processorTime(b) - before
+				meter.Stop(b)
 				if sent, err = p.Settle(b.Context()); err != nil {
 					b.Fatal(err)
 				}
 				p.Close()
 				b.StartTimer()
 			}
-			report(b, cpu, sent, int64(proxies)*first.newSince(nil))
+			meter.Report(b)
+			report(b, sent, int64(proxies)*first.newSince(nil))
 		})
 		b.Run(fmt.Sprintf("Edit/proxies=%d", proxies), func(b *testing.B) {
 			s := serveLoad(b, first)
@@ -55,46 +56,37 @@ func BenchmarkADS(b *testing.B) {
 				b.Fatal(err)
 			}
 			var sent, needed int64
-			var cpu time.Duration
+			var meter cpu.Meter
 			last, n := first, 0
 			for b.Loop() {
 				b.StopTimer()
 				n++
 				marker := fmt.Sprintf("edit-%04d", n)
 				next := translate(m, load.Model(load.RouteEdit(objs, marker)), last)
-				wave, before := p.Expect(envoy.RouteType, marker), processorTime(b)
+				wave := p.Expect(envoy.RouteType, marker)
+				meter.Start(b)
 				b.StartTimer()
 				s.publish(next)
 				if _, err := wave.Wait(b.Context()); err != nil {
 					b.Fatal(err)
 				}
 				b.StopTimer()
-				cpu += processorTime(b) - before
+				meter.Stop(b)
 				needed, last = int64(proxies)*next.newSince(last), next
 				if sent, err = p.Settle(b.Context()); err != nil {
 					b.Fatal(err)
 				}
 				b.StartTimer()
 			}
-			report(b, cpu, sent, needed)
+			meter.Report(b)
+			report(b, sent, needed)
 		})
 	}
 }
 
-func report(b *testing.B, cpu time.Duration, sent, needed int64) {
-	b.ReportMetric(cpu.Seconds()*1000/float64(b.N), "cpu-ms")
+func report(b *testing.B, sent, needed int64) {
 	b.ReportMetric(float64(sent), "sent-B")
 	b.ReportMetric(float64(needed), "needed-B")
-}
-
-// processorTime that this process has used so far.
-func processorTime(b *testing.B) time.Duration {
-	b.Helper()
-	var u syscall.Rusage
-	if err := syscall.Getrusage(syscall.RUSAGE_SELF, &u); err != nil {
-		b.Fatal(err)
-	}
-	return time.Duration(u.Utime.Nano() + u.Stime.Nano())
 }
 
 type loadServer struct {

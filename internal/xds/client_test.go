@@ -51,20 +51,16 @@ type fixture struct {
 	generation uint64
 	rejected   chan xds.Rejection
 	progress   chan struct{}
+	grpc       *grpc.Server
 }
 
 func start(t *testing.T, edit ...func(*xds.Config)) *fixture {
 	t.Helper()
 	f := &fixture{t: t, rejected: make(chan xds.Rejection, 1000), progress: make(chan struct{}, 1)}
 	cfg := xds.Config{
-		Pilot:    "pilot-test",
-		Rejected: func(r xds.Rejection) { f.rejected <- r },
-		Progress: func() {
-			select {
-			case f.progress <- struct{}{}:
-			default:
-			}
-		},
+		Pilot:       "pilot-test",
+		Rejected:    func(r xds.Rejection) { f.rejected <- r },
+		Progress:    f.signal,
 		StepTimeout: time.Minute,
 		Log:         quietLog(),
 	}
@@ -78,8 +74,16 @@ func start(t *testing.T, edit ...func(*xds.Config)) *fixture {
 	}
 	g := grpc.NewServer(opts...)
 	f.server.Register(g, byName)
+	f.grpc = g
 	f.addr = serve(t, g)
 	return f
+}
+
+func (f *fixture) signal() {
+	select {
+	case f.progress <- struct{}{}:
+	default:
+	}
 }
 
 // publish makes content, "name=value" per type, the newest truth.

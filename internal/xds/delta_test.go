@@ -199,6 +199,33 @@ func TestEndpointsDoNotWaitForARollout(t *testing.T) {
 	c.quiet()
 }
 
+func TestAClusterOfAPlanUnderWayKeepsItsEndpointsAlthoughTheyAreGoneFromTheNext(t *testing.T) {
+	f := start(t)
+	f.publish(base())
+	c := connect(t, f, "p")
+	next := base()
+	next.cds["c"] = 1
+	next.eds = set{"a": 1, "b": 1, "c": 1}
+	next.rds["80"] = 2
+	f.publish(next)
+	added := c.hear(cds, "c")
+	f.publish(base()) // c is gone again before anybody asked for its endpoints
+	c.quiet()
+	c.subscribe(eds, "c")
+	h := c.hearAndAck(eds, "c")
+	if want := resource(t, "c", endpoint("c", 1)).Version; h.resources["c"] != want {
+		t.Errorf("endpoints of version %q, want those of the plan", h.resources["c"])
+	}
+	c.ack(added)
+	c.hearAndAck(rds, "80")
+	c.hearAndAck(rds, "80") // the plan is over, the next one follows
+	gone := c.hear(cds, "-c")
+	c.quiet() // its endpoints stay as long as the cluster does
+	c.ack(gone)
+	c.hearAndAck(eds, "c")
+	c.quiet()
+}
+
 func TestAStepThatIsNotAnsweredHoldsUpOnlyForAWhile(t *testing.T) {
 	f := start(t, stepTimeout)
 	f.publish(base())

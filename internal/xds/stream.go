@@ -33,7 +33,8 @@ type stream struct {
 	snapshot *Snapshot
 	step     step
 	deadline time.Time
-	// Endpoints do not wait for rollouts: live is the newest publication's.
+	// Endpoints do not wait for rollouts: live is the newest publication's. Those of the plan that live no longer has stay as long as the
+	// plan's clusters do.
 	live          *publication
 	liveEndpoints Group
 
@@ -169,13 +170,13 @@ func (st *stream) take(r *request) error {
 func (st *stream) answerNames(sub *subscription, fresh []string) error {
 	if !st.delta && sub.resume != "" && sub.resume == st.resumed(sub) {
 		st.mu.Lock()
-		sub.ask(fresh, st.target(sub.kind))
+		sub.ask(fresh, st.target(sub.kind), st.snapshot.group(sub.kind))
 		sub.answer = false
 		st.mu.Unlock()
 		return nil
 	}
 	st.mu.Lock()
-	found, absent := sub.ask(fresh, st.target(sub.kind))
+	found, absent := sub.ask(fresh, st.target(sub.kind), st.snapshot.group(sub.kind))
 	sub.answer = false
 	st.mu.Unlock()
 	if sub.kind == endpoints {
@@ -442,7 +443,7 @@ func (st *stream) sendRemovals(k kind) error {
 		return nil
 	}
 	st.mu.Lock()
-	gone := sub.remove()
+	gone := sub.remove(st.snapshot.group(k))
 	st.mu.Unlock()
 	if len(gone) == 0 {
 		return nil

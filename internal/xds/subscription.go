@@ -119,14 +119,14 @@ func (s *subscription) add(target Group) []*Resource {
 	return out
 }
 
-// remove returns what the proxy holds and base has not, and forgets it.
-func (s *subscription) remove() []string {
+// remove returns what the proxy holds and neither base nor keep has, and forgets it.
+func (s *subscription) remove(keep Group) []string {
 	if len(s.held) == 0 {
 		return nil
 	}
 	var out []string
 	for name := range s.held {
-		if s.base.get(name) == nil {
+		if s.base.get(name) == nil && keep.get(name) == nil {
 			if s.wants(name) {
 				out = append(out, name)
 			}
@@ -137,13 +137,15 @@ func (s *subscription) remove() []string {
 	return out
 }
 
-// ask answers names newly subscribed to: each with its resource or as one that does not exist.
-func (s *subscription) ask(names []string, target Group) (found []*Resource, absent []string) {
+// ask answers names newly subscribed to: each with its resource, from the first of the groups that has it, or as one that does not exist.
+func (s *subscription) ask(names []string, targets ...Group) (found []*Resource, absent []string) {
 	for _, name := range names {
 		// Between two steps of a rollout the old form is the one that what is already there fits.
 		r := s.base.get(name)
-		if r == nil {
-			r = target.get(name)
+		for _, g := range targets {
+			if r == nil {
+				r = g.get(name)
+			}
 		}
 		if r == nil {
 			absent = append(absent, name)
