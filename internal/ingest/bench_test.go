@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"testing"
 
+	"github.com/meshctl/meshctl/internal/bench/cpu"
 	"github.com/meshctl/meshctl/internal/bench/load"
 	"github.com/meshctl/meshctl/internal/ingest"
 	"github.com/meshctl/meshctl/internal/objects"
@@ -16,12 +17,12 @@ func BenchmarkIngest(b *testing.B) {
 		objs := m.Objects()
 		run := func(name string, objs []*objects.Object) {
 			b.Run(fmt.Sprintf("%s/services=%d", name, services), func(b *testing.B) {
-				for b.Loop() {
+				cpu.Loop(b, func() {
 					mesh, fs := ingest.Build(objects.NewSet(objs...), ingest.Config{})
 					if len(mesh.Services) != services || len(mesh.Rules) != 1 {
 						b.Fatalf("%d services, %d rules, %v", len(mesh.Services), len(mesh.Rules), fs)
 					}
-				}
+				})
 			})
 		}
 		run("Whole", objs)

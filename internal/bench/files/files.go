@@ -1,4 +1,7 @@
-package load
+// Package files writes files of any number of objects, of the shapes that people write, for measuring.
+//
+// In: a number. Out: the same bytes on every run. It needs nothing, so that the program which measures other programs stays small.
+package files
 
 import (
 	"bytes"
