@@ -10,7 +10,7 @@ TOOL := $(GO) tool -modfile=.tools/go.mod
 BUILD_FLAGS := -trimpath -ldflags '-s -w'
 
 # What `make gen` writes.
-GENERATED := docs/reference completions rules/crds internal/api/v1alpha2
+GENERATED := docs/reference completions rules/crds rules/install internal/api/v1alpha2
 
 # Where test runs leave their records; the last step reads them for skips.
 RECORDS := .cache/test
