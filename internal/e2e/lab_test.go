@@ -31,6 +31,7 @@ const patience = 90 * time.Second
 
 // lab is the one sandbox of a test run, with the mesh installed.
 type lab struct {
+	dir  string
 	tour *tour.Tour
 	err  error
 }
@@ -49,6 +50,10 @@ func TestMain(m *testing.M) {
 			code = max(code, 1)
 		}
 		cancel()
+	}
+	if err := os.RemoveAll(theLab.dir); err != nil {
+		fmt.Fprintln(os.Stderr, "removing the laboratory:", err)
+		code = max(code, 1)
 	}
 	os.Exit(code)
 }
@@ -78,6 +83,7 @@ func (l *lab) start() error {
 	if err != nil {
 		return err
 	}
+	l.dir = dir
 	t, err := tour.New(tour.Config{Root: root, Out: os.Stdout, Environ: append(os.Environ(), "MESHCTL_SANDBOX_DIR="+filepath.Join(dir, "sandbox"))})
 	if err != nil {
 		return err
