@@ -91,7 +91,7 @@ func (v *View) desired(o *objects.Object, now metav1.Time) v1alpha2.Status {
 		accepted.Status, accepted.Reason, accepted.Message = metav1.ConditionFalse, reasonInvalid, sentence(own[i])
 	}
 	programmed, rejected := v.programmed(o, accepted.Status == metav1.ConditionTrue, was)
-	own = append(own, rejected...)
+	own = append(rejected, own...)
 
 	for _, f := range own {
 		if len(out.Findings) == maxFindings {
