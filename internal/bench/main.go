@@ -66,7 +66,7 @@ func measure(ctx context.Context, progress io.Writer) (string, error) {
 		"./internal/manifest", "./internal/check", "./internal/inject", "./internal/ingest", "./internal/envoy", "./internal/xds"); err != nil {
 		return "", err
 	}
-	if err := r.results.run(ctx, progress, "-bench", "^BenchmarkPilot$", "-benchtime", "1x", "./internal/bench/pilot"); err != nil {
+	if err := r.results.run(ctx, progress, "-bench", "^Benchmark(Pilot|Sidecars)$", "-benchtime", "1x", "./internal/bench/sidecars", "./internal/bench/pilot"); err != nil {
 		return "", err
 	}
 	r.files()
@@ -74,13 +74,14 @@ func measure(ctx context.Context, progress io.Writer) (string, error) {
 	r.translation()
 	r.server()
 	r.pilot()
+	r.sidecars()
 	if r.err != nil {
 		return "", r.err
 	}
 	var head strings.Builder
 	fmt.Fprintf(&head, "# Benchmarks\n\nWritten by `make bench`, never by hand.\n\n- %s UTC; took %s\n- %s; load average at the beginning %.1f\n",
 		begun.UTC().Format("2006-01-02 15:04"), time.Since(begun).Round(time.Second), facts, load)
-	fmt.Fprintf(&head, "- single parts: `go test -run '^$' -bench . ./internal/envoy`, or another of `manifest`, `check`, `inject`, `ingest`, `xds`, `bench/pilot`\n")
+	fmt.Fprintf(&head, "- single parts: `go test -run '^$' -bench . ./internal/envoy`, or another of `manifest`, `check`, `inject`, `ingest`, `xds`, `bench/pilot`, `bench/sidecars`\n")
 	if len(r.missed) == 0 {
 		fmt.Fprintf(&head, "\nAll %d goals are met.\n", r.goals)
 	} else {

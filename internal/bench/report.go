@@ -223,3 +223,15 @@ func (r *report) pilot() {
 	}
 	r.table([]string{"proxies", "storm", "processor", "memory", "route edit", "processor", "endpoint edit", "processor"}, rows...)
 }
+
+// sidecars are two of them in a request's way, against the least configuration.
+func (r *report) sidecars() {
+	r.printf("\n## A request through two sidecars\n\nCaptured pods in network namespaces, one connection, one request at a time; the same Envoys with the mesh's configuration of 100 services and with\n" +
+		"a hand-written minimum, asked in turn.\n")
+	var rows [][]string
+	for _, p := range []struct{ what, unit string }{{"median", "p50-us"}, {"99th percentile", "p99-us"}} {
+		mesh, least := r.of("Sidecars", "mesh-"+p.unit), r.of("Sidecars", "least-"+p.unit)
+		rows = append(rows, []string{p.what, duration(mesh / 1000), duration(least / 1000), times(mesh / least), "1.03×", r.goal("request through two sidecars, "+p.what, mesh/least, 1.03)})
+	}
+	r.table([]string{"time of a request", "mesh", "minimum", "ratio", "goal", ""}, rows...)
+}
