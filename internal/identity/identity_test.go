@@ -171,18 +171,18 @@ func admit(t *testing.T, v identity.Verifier, a *identity.Admission, token, node
 }
 
 func TestWhoMayBeWhichProxy(t *testing.T) {
-	pod := func(ns, name, uid, account string) *corev1.Pod {
+	pod := func(ns, name, account string) *corev1.Pod {
 		return &corev1.Pod{
-			ObjectMeta: metav1.ObjectMeta{Namespace: ns, Name: name, UID: "uid-" + "1"},
+			ObjectMeta: metav1.ObjectMeta{Namespace: ns, Name: name, UID: "uid-1"},
 			Spec:       corev1.PodSpec{ServiceAccountName: account},
 			Status:     corev1.PodStatus{PodIPs: []corev1.PodIP{{IP: "10.0.0.1"}, {IP: "fd00::1"}}},
 		}
 	}
 	pods := map[string]*corev1.Pod{
-		"default/app-1.x":      pod("default", "app-1.x", "1", "app"),
-		"istio-system/gw":      pod("istio-system", "gw", "1", "istio-ingress-service-account"),
-		"default/gw":           pod("default", "gw", "1", "istio-ingress-service-account"),
-		"istio-system/pretend": pod("istio-system", "pretend", "1", "default"),
+		"default/app-1.x":      pod("default", "app-1.x", "app"),
+		"istio-system/gw":      pod("istio-system", "gw", "istio-ingress-service-account"),
+		"default/gw":           pod("default", "gw", "istio-ingress-service-account"),
+		"istio-system/pretend": pod("istio-system", "pretend", "default"),
 	}
 	a := &identity.Admission{
 		Pods:      func(ns, name string) (*corev1.Pod, bool) { p, ok := pods[ns+"/"+name]; return p, ok },

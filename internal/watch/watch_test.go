@@ -158,7 +158,7 @@ func TestWatching(t *testing.T) {
 			if time.Now().After(deadline) {
 				t.Fatal("the status did not arrive")
 			}
-			time.Sleep(5 * time.Millisecond) // polling
+			<-time.After(5 * time.Millisecond) // polling
 		}
 		select {
 		case u := <-x.updates:

@@ -24,7 +24,7 @@ type mirror struct {
 	held map[string]map[string]string // by type and name: version
 }
 
-func (m *mirror) run(ctx context.Context, s discoveryv3.AggregatedDiscoveryService_DeltaAggregatedResourcesClient, id string, changed func()) error {
+func (m *mirror) run(s discoveryv3.AggregatedDiscoveryService_DeltaAggregatedResourcesClient, id string, changed func()) error {
 	if err := s.Send(&discoveryv3.DeltaDiscoveryRequest{TypeUrl: cds, Node: &corev3.Node{Id: id}}); err != nil {
 		return err
 	}
@@ -146,7 +146,7 @@ func TestEveryProxyEndsWithTheLastPublicationWhateverCameBefore(t *testing.T) {
 		m := &mirror{held: map[string]map[string]string{}}
 		mirrors = append(mirrors, m)
 		wg.Go(func() {
-			if err := m.run(ctx, s, fmt.Sprint("p", i), changed); status.Code(err) != codes.Canceled {
+			if err := m.run(s, fmt.Sprint("p", i), changed); status.Code(err) != codes.Canceled {
 				t.Errorf("stream ended: %v", err)
 			}
 		})
@@ -324,7 +324,7 @@ func benchmarkRouteEdit(b *testing.B, services, proxies int) {
 			b.Fatal(err)
 		}
 		m := &mirror{held: map[string]map[string]string{}}
-		wg.Go(func() { _ = m.run(ctx, s, fmt.Sprint("p", i), func() { acked.Add(1) }) })
+		wg.Go(func() { _ = m.run(s, fmt.Sprint("p", i), func() { acked.Add(1) }) })
 	}
 	b.Cleanup(func() { cancel(); wg.Wait() })
 	wait := func() {

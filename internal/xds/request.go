@@ -56,7 +56,7 @@ func (r *request) toDelta(sub *subscription) {
 	want := make(map[string]struct{}, len(r.names))
 	for _, n := range r.names {
 		want[n] = struct{}{}
-		if _, had := sub.names[n]; !had && !(n == wildcardName && sub.wildcard) {
+		if _, had := sub.names[n]; !had && (n != wildcardName || !sub.wildcard) {
 			r.subscribe = append(r.subscribe, n)
 		}
 	}
