@@ -53,7 +53,11 @@ func writeIdentities(s settings, apiURL string) error {
 			return err
 		}
 	}
-	return ca.Kubeconfig(state(inside).kubeconfig(), apiURL, "admin", "default")
+	kubeconfig := state(inside).kubeconfig()
+	if err := ca.Kubeconfig(kubeconfig, apiURL, "admin", "default"); err != nil {
+		return err
+	}
+	return os.Chown(kubeconfig, s.Owner.UID, s.Owner.GID)
 }
 
 // both joins the values of the two address families.

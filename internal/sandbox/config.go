@@ -3,6 +3,7 @@ package sandbox
 import (
 	"net/netip"
 	"os"
+	"os/user"
 	"path/filepath"
 )
 
@@ -36,7 +37,12 @@ type settings struct {
 	ShareOOM    bool
 	Snapshotter string
 	Hierarchies []hierarchy
+	// Owner is who may read the kubeconfig.
+	Owner Owner
 }
+
+// Owner is the user for whom root runs the sandbox; the zero value is root.
+type Owner struct{ UID, GID int }
 
 // state names the files of a state directory.
 type state string
@@ -53,7 +59,7 @@ func (s state) log(component string) string {
 	return s.path("logs", component+".log")
 }
 
-// DefaultDir is the state directory where none is named.
+// DefaultDir is the state directory where none is named. Under sudo it is that of the user who called it, whose kubectl must get there.
 func DefaultDir(getenv func(string) string) string {
 	if dir := getenv("MESHCTL_SANDBOX_DIR"); dir != "" {
 		return dir
@@ -62,6 +68,11 @@ func DefaultDir(getenv func(string) string) string {
 		return filepath.Join(dir, "meshctl", "sandbox")
 	}
 	home := getenv("HOME")
+	if name := getenv("SUDO_USER"); name != "" {
+		if u, err := user.Lookup(name); err == nil {
+			home = u.HomeDir
+		}
+	}
 	if home == "" {
 		home = "/root"
 	}

@@ -13,16 +13,24 @@ import (
 // machineIP is the IPv4 address under which the machine knows itself. The node takes the same address inside its own network namespace,
 // where it collides with nothing, and a port offered there on both sides makes http://HOSTIP:NODEPORT mean the same in and outside.
 func machineIP() (netip.Addr, bool) {
-	addrs, err := net.InterfaceAddrs()
-	if err != nil {
-		return netip.Addr{}, false
+	var candidates []net.Addr
+	// Connecting a datagram socket sends nothing and tells which address the machine would speak from.
+	if conn, err := net.Dial("udp4", "198.51.100.1:9"); err == nil {
+		candidates = append(candidates, conn.LocalAddr())
+		conn.Close()
 	}
-	for _, a := range addrs {
-		ipnet, ok := a.(*net.IPNet)
-		if !ok {
-			continue
+	if addrs, err := net.InterfaceAddrs(); err == nil {
+		candidates = append(candidates, addrs...)
+	}
+	for _, c := range candidates {
+		var ip net.IP
+		switch c := c.(type) {
+		case *net.UDPAddr:
+			ip = c.IP
+		case *net.IPNet:
+			ip = c.IP
 		}
-		addr, ok := netip.AddrFromSlice(ipnet.IP)
+		addr, ok := netip.AddrFromSlice(ip)
 		addr = addr.Unmap()
 		if ok && addr.Is4() && addr.IsGlobalUnicast() && !inSandboxRanges(addr) {
 			return addr, true

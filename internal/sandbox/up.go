@@ -28,9 +28,11 @@ type Config struct {
 	Dir string
 	// Programs is the result of FindPrograms.
 	Programs Programs
+	// Owner is who may use it besides root.
+	Owner Owner
 	// Supervisor is the command line that ends up in Supervise; its first element is ignored: the running program starts itself.
 	Supervisor []string
-	// Progress hears of each phase when it is reached. It may be nil.
+	// Progress hears of each phase when it is reached, from several goroutines. It may be nil.
 	Progress func(phase string, since time.Duration)
 }
 
@@ -53,7 +55,7 @@ func Up(ctx context.Context, c Config) (already bool, err error) {
 			c.Progress(phase, time.Since(began))
 		}
 	}
-	if err := os.MkdirAll(c.Dir, 0o700); err != nil {
+	if err := makeDir(c.Dir, c.Owner); err != nil {
 		return false, fmt.Errorf("making the state directory: %w", err)
 	}
 	lock, err := takeLock(c.Dir)
@@ -86,13 +88,15 @@ func Up(ctx context.Context, c Config) (already bool, err error) {
 	if err == nil {
 		return false, nil
 	}
+	// From here on the supervisor alone holds the lock, and gives it back by ending.
+	lock.Close()
+	if errors.Is(ctx.Err(), context.Canceled) {
+		_, down := Down(c.Dir)
+		return false, errors.Join(ctx.Err(), down)
+	}
 	if ctx.Err() != nil {
 		err = fmt.Errorf("%w%s", ErrTimeout, troubled(c.Dir))
-		if !errors.Is(ctx.Err(), context.DeadlineExceeded) {
-			err = ctx.Err()
-		}
 	}
-	lock.Close()
 	// The logs say what happened, and Down would remove them.
 	return false, errors.Join(err, kill(c.Dir))
 }
@@ -119,8 +123,11 @@ func awaitReady(ctx context.Context, events io.Reader, c Config, progress func(s
 			return nil
 		case PhaseContainers:
 			group.Go(func() error {
-				defer progress(PhaseImages)
-				return importImages(ctx, c.Dir, c.Programs.Images)
+				err := importImages(ctx, c.Dir, c.Programs.Images)
+				if err == nil {
+					progress(PhaseImages)
+				}
+				return err
 			})
 		}
 		progress(e.Phase)
@@ -128,7 +135,7 @@ func awaitReady(ctx context.Context, events io.Reader, c Config, progress func(s
 }
 
 func newSettings(c Config) (settings, error) {
-	s := settings{Dir: c.Dir, Programs: c.Programs, NodeIP: fallbackNodeIP, IPv6: ipv6Works(), Snapshotter: "overlayfs"}
+	s := settings{Owner: c.Owner, Dir: c.Dir, Programs: c.Programs, NodeIP: fallbackNodeIP, IPv6: ipv6Works(), Snapshotter: "overlayfs"}
 	if addr, ok := machineIP(); ok {
 		s.NodeIP, s.LocalNodeIP = addr.String(), true
 	}
@@ -294,6 +301,29 @@ func archiveImages(path string) ([]Image, error) {
 		}
 		return images, nil
 	}
+}
+
+// makeDir makes the state directory, which is root's and whose secrets have modes of their own, and what is missing above it, which is the
+// owner's.
+func makeDir(dir string, owner Owner) error {
+	err := os.Mkdir(dir, 0o711)
+	if errors.Is(err, fs.ErrExist) {
+		return nil
+	}
+	if !errors.Is(err, fs.ErrNotExist) {
+		return err
+	}
+	parent := filepath.Dir(dir)
+	_, err = os.Stat(parent)
+	if err := makeDir(parent, owner); err != nil {
+		return err
+	}
+	if errors.Is(err, fs.ErrNotExist) {
+		if err := os.Chown(parent, owner.UID, owner.GID); err != nil {
+			return err
+		}
+	}
+	return os.Mkdir(dir, 0o711)
 }
 
 // resolve makes dir absolute and free of symbolic links, so that it has one name for everybody.

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"strconv"
 	"time"
 
 	"github.com/spf13/cobra"
@@ -60,6 +61,7 @@ func up(ctx context.Context, f *factory.Factory, dir string) error {
 	already, err := sandbox.Up(ctx, sandbox.Config{
 		Dir:        dir,
 		Programs:   found,
+		Owner:      owner(f.Getenv),
 		Supervisor: []string{"meshctl", "sandbox", "supervise"},
 		Progress: func(phase string, since time.Duration) {
 			fmt.Fprintf(f.ErrOut, "%6.1fs  %s\n", since.Seconds(), phase)
@@ -73,6 +75,16 @@ func up(ctx context.Context, f *factory.Factory, dir string) error {
 	}
 	fmt.Fprintf(f.ErrOut, "next: eval \"$(meshctl sandbox env%s)\"\n", dirFlag(f, dir))
 	return nil
+}
+
+// owner is who called sudo, or root.
+func owner(getenv func(string) string) sandbox.Owner {
+	uid, err1 := strconv.Atoi(getenv("SUDO_UID"))
+	gid, err2 := strconv.Atoi(getenv("SUDO_GID"))
+	if err1 != nil || err2 != nil {
+		return sandbox.Owner{}
+	}
+	return sandbox.Owner{UID: uid, GID: gid}
 }
 
 // dirFlag is what must be added to a command so that it means the same sandbox.
