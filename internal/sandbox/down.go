@@ -176,9 +176,13 @@ func GetStatus(ctx context.Context, dir string) (Status, error) {
 	}
 	c := dialControl(resolved)
 	var st Status
-	if err := c.get(ctx, "/status", &st); err != nil {
+	err = c.get(ctx, "/status", &st)
+	if errors.Is(err, fs.ErrNotExist) || errors.Is(err, unix.ECONNREFUSED) {
 		// The supervisor lives and its socket is not there yet.
 		return Status{State: StateStarting, Dir: resolved}, nil
+	}
+	if err != nil {
+		return Status{}, fmt.Errorf("asking the supervisor: %w", err)
 	}
 	if st.State == StateRunning {
 		if err := c.get(ctx, "/images", &st.Images); err != nil {

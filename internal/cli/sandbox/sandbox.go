@@ -43,7 +43,7 @@ when it goes down, and whoever is root on this machine is its administrator. It 
 		}
 		return sandbox.DefaultDir(f.Getenv)
 	}
-	cmd.AddCommand(newUp(f, dir), newStatus(f, dir), newDown(f, dir), newEnv(f, dir), newLoad(f, dir), newExec(f, dir), newImages(f), newSupervise())
+	cmd.AddCommand(newUp(f, dir), newStatus(f, dir), newDown(f, dir), newEnv(f, dir), newLoad(dir), newExec(dir), newImages(f), newSupervise())
 	return cmd
 }
 

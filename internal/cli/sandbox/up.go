@@ -162,7 +162,7 @@ crash left of one, it does the same and succeeds.`,
 	}
 }
 
-func newLoad(f *factory.Factory, dir func() string) *cobra.Command {
+func newLoad(dir func() string) *cobra.Command {
 	return &cobra.Command{
 		Use:   "load ARCHIVE...",
 		Short: "Import images into the sandbox",
@@ -184,7 +184,7 @@ do not try to pull.`,
 	}
 }
 
-func newExec(f *factory.Factory, dir func() string) *cobra.Command {
+func newExec(dir func() string) *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "exec -- COMMAND [ARG...]",
 		Short: "Run a command in the sandbox's network",
