@@ -11,6 +11,7 @@ import (
 	"os"
 	"os/signal"
 	"path/filepath"
+	"runtime"
 	"strings"
 	"time"
 
@@ -81,6 +82,9 @@ func measure(ctx context.Context, progress io.Writer) (string, error) {
 	var head strings.Builder
 	fmt.Fprintf(&head, "# Benchmarks\n\nWritten by `make bench`, never by hand.\n\n- %s UTC; took %s\n- %s; load average at the beginning %.1f\n",
 		begun.UTC().Format("2006-01-02 15:04"), time.Since(begun).Round(time.Second), facts, load)
+	if load > float64(runtime.NumCPU())/2 {
+		fmt.Fprint(&head, "- the machine was busy with other things: processor times, sizes and ratios count, times by the clock hardly do\n")
+	}
 	fmt.Fprintf(&head, "- single parts: `go test -run '^$' -bench . ./internal/envoy`, or another of `manifest`, `check`, `inject`, `ingest`, `xds`, `bench/pilot`, `bench/sidecars`\n")
 	if len(r.missed) == 0 {
 		fmt.Fprintf(&head, "\nAll %d goals are met.\n", r.goals)
