@@ -9,6 +9,7 @@ import (
 	"path"
 	"path/filepath"
 	"regexp"
+	"slices"
 	"strconv"
 	"strings"
 	"testing"
@@ -56,6 +57,7 @@ func TestScripts(t *testing.T) {
 			"cluster": cluster,
 			"big":     big,
 			"await":   await,
+			"offers":  offers,
 		},
 	})
 }
@@ -179,6 +181,20 @@ func await(ts *testscript.TestScript, neg bool, args []string) {
 	})
 	if err != nil {
 		ts.Fatalf("%s has no match for %s: %s", args[0], args[1], last)
+	}
+}
+
+// offers runs a completion until it offers a word: on a machine so busy that the cluster takes long to answer, it rightly offers nothing.
+func offers(ts *testscript.TestScript, neg bool, args []string) {
+	if neg || len(args) < 2 {
+		ts.Fatalf("usage: offers WORD COMMAND [ARG...]")
+	}
+	err := wait.PollUntilContextTimeout(context.Background(), 50*time.Millisecond, 30*time.Second, true, func(context.Context) (bool, error) {
+		err := ts.Exec(args[1], args[2:]...)
+		return slices.Contains(strings.Split(ts.ReadFile("stdout"), "\n"), args[0]), err
+	})
+	if err != nil {
+		ts.Fatalf("%s does not offer %s: %v", strings.Join(args[1:], " "), args[0], err)
 	}
 }
 

@@ -25,7 +25,7 @@ func TestCompletionIsSilentWhenTheClusterIsSlow(t *testing.T) {
 	*f.Config.CacheDir = t.TempDir()
 	start := time.Now()
 	got, _ := f.CompleteNamespaces(nil, nil, "")
-	if took := time.Since(start); took > 5*patience {
+	if took := time.Since(start); took > 15*patience {
 		t.Errorf("it took %s", took)
 	}
 	if len(got) > 0 || out.Len() > 0 || stderr.Len() > 0 {
