@@ -54,7 +54,7 @@ that Kubernetes no longer serves are upgraded, with a word on standard error.`,
 					}
 					return fmt.Sprintf("Created config %s at revision %s", key, revision)
 				},
-				Refusal: refusal,
+				Refusal: func(i *write.Item, err error) (message, hint string) { return refusal(f, i, err) },
 			})
 		},
 		ValidArgsFunction: cobra.NoFileCompletions,
@@ -63,10 +63,10 @@ that Kubernetes no longer serves are upgraded, with a word on standard error.`,
 	return cmd
 }
 
-func refusal(i *write.Item, err error) (message, hint string) {
+func refusal(f *factory.Factory, i *write.Item, err error) (message, hint string) {
 	if !apierrors.IsAlreadyExists(err) {
 		return "", ""
 	}
-	file := i.Object.Origin.File
-	return i.Name() + " exists already", fmt.Sprintf("to replace it: meshctl replace -f %s; to merge the file into it: meshctl apply -f %s", file, file)
+	files := i.Files(f)
+	return i.Name() + " exists already", fmt.Sprintf("to replace it: meshctl replace %s; to merge the file into it: meshctl apply %s", files, files)
 }

@@ -45,7 +45,7 @@ replaced; without one, whatever is stored.`,
 					}
 					return fmt.Sprintf("Updated config %s to revision %s", key, revision)
 				},
-				Refusal: refusal,
+				Refusal: func(i *write.Item, err error) (message, hint string) { return refusal(f, i, err) },
 			})
 		},
 		ValidArgsFunction: cobra.NoFileCompletions,
@@ -54,10 +54,10 @@ replaced; without one, whatever is stored.`,
 	return cmd
 }
 
-func refusal(i *write.Item, err error) (message, hint string) {
+func refusal(f *factory.Factory, i *write.Item, err error) (message, hint string) {
 	switch {
 	case apierrors.IsNotFound(err):
-		return i.Name() + " does not exist", "to create it: meshctl create -f " + i.Object.Origin.File
+		return i.Name() + " does not exist", "to create it: meshctl create " + i.Files(f)
 	case apierrors.IsConflict(err):
 		return i.Name() + " was changed since the file's resourceVersion " + i.Sent.GetResourceVersion(), "remove resourceVersion to replace whatever is stored"
 	}

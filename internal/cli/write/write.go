@@ -109,6 +109,15 @@ func (i *Item) Key() string {
 // IsMesh says whether the object is of the mesh's own group.
 func (i *Item) IsMesh() bool { return i.Sent.GroupVersionKind().Group == v1alpha2.GroupVersion.Group }
 
+// Files is the part of a command line that names the object's file again, and the namespace where the user gave one.
+func (i *Item) Files(f *factory.Factory) string {
+	words := "-f " + i.Object.Origin.File
+	if ns := *f.Config.Namespace; ns != "" {
+		words = "-n " + ns + " " + words
+	}
+	return words
+}
+
 // Kebab is a kind as 0.2 wrote it: RouteRule is route-rule, memquota stays.
 func Kebab(kind string) string {
 	var b strings.Builder
@@ -238,8 +247,11 @@ func (r *run) place() ([]finding.Finding, error) {
 			i.placed = true
 		case meta.IsNoMatchError(err) && r.defines(i):
 		case meta.IsNoMatchError(err):
-			hint := "meshctl api versions come from the cluster; check apiVersion and kind"
-			if i.IsMesh() {
+			hint := "check apiVersion and kind against kubectl api-resources"
+			switch {
+			case r.KeepAPIVersions:
+				hint = "without --keep-api-versions a retired version is upgraded"
+			case i.IsMesh():
 				hint = "the mesh is not installed in this cluster, its custom resource definitions are missing"
 			}
 			fs = append(fs, i.Object.Find(finding.UnknownKind, finding.Error, "kind",
