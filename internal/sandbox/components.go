@@ -152,13 +152,17 @@ func writeConfigs(s settings) error {
 			return err
 		}
 	}
-	// One multi-call program answers to all these names.
+	return nil
+}
+
+// linkIPTables gives the multi-call program its names.
+func linkIPTables(program string) error {
 	if err := os.MkdirAll(at("bin"), 0o755); err != nil {
 		return err
 	}
 	for _, family := range []string{"iptables", "ip6tables"} {
 		for _, tool := range []string{"", "-save", "-restore"} {
-			if err := os.Symlink(s.Programs.IPTables, at("bin", family+tool)); err != nil {
+			if err := os.Symlink(program, at("bin", family+tool)); err != nil {
 				return err
 			}
 		}

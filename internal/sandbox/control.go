@@ -165,6 +165,11 @@ func (s *supervisor) images(_ context.Context) ([]Image, error) {
 // ctr runs containerd's own client and returns what it says.
 func (s *supervisor) ctr(input io.Reader, args ...string) (string, error) {
 	argv := append([]string{s.settings.Programs.find("ctr"), "--address", containerdSocket, "--namespace", "k8s.io"}, args...)
+	return s.output(input, argv...)
+}
+
+// output runs a program to its end and returns what it says.
+func (s *supervisor) output(input io.Reader, argv ...string) (string, error) {
 	outR, outW, err := os.Pipe()
 	if err != nil {
 		return "", err
@@ -200,10 +205,10 @@ func (s *supervisor) ctr(input io.Reader, args ...string) (string, error) {
 	status := <-ended
 	fed.Wait()
 	if status.ExitStatus() != 0 {
-		return "", fmt.Errorf("ctr %s: %s: %s", strings.Join(args, " "), describe(status), strings.TrimSpace(out.String()))
+		return "", fmt.Errorf("%s: %s: %s", strings.Join(argv, " "), describe(status), strings.TrimSpace(out.String()))
 	}
 	if feeding != nil {
-		return "", fmt.Errorf("receiving the archive: %w", feeding)
+		return "", fmt.Errorf("feeding %s: %w", argv[0], feeding)
 	}
 	return out.String(), nil
 }

@@ -126,7 +126,11 @@ func holdMasked(s *settings) (map[int]string, error) {
 			return nil, err
 		}
 	}
-	for _, file := range []*string{&s.Programs.Meshbox, &s.Programs.IPTables} {
+	files := []*string{&s.Programs.Meshbox}
+	for i := range s.Programs.IPTables {
+		files = append(files, &s.Programs.IPTables[i])
+	}
+	for _, file := range files {
 		dir := filepath.Dir(*file)
 		if err := move(&dir); err != nil {
 			return nil, err

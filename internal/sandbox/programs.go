@@ -22,8 +22,8 @@ type Programs struct {
 	Libraries []string
 	// CNI is the directory of the CNI plugins.
 	CNI string
-	// IPTables is the multi-call program behind iptables and ip6tables.
-	IPTables string
+	// IPTables are the multi-call programs behind iptables and ip6tables, the preferred one first: which one the kernel takes shows inside.
+	IPTables []string
 }
 
 // cniDirs is where distributions put the CNI plugins.
@@ -90,13 +90,12 @@ func FindPrograms(self string) (Programs, error) {
 	if p.CNI == "" {
 		missing = append(missing, fmt.Errorf("the CNI plugins ptp and host-local are missing: %scontainernetworking-plugins", mend))
 	}
-	// The nft flavour leaves legacy tables alone, so where both exist it is the one to take.
 	for _, name := range []string{"xtables-nft-multi", "xtables-legacy-multi"} {
-		if p.IPTables = p.find(name); p.IPTables != "" {
-			break
+		if path := p.find(name); path != "" {
+			p.IPTables = append(p.IPTables, path)
 		}
 	}
-	if p.IPTables == "" {
+	if len(p.IPTables) == 0 {
 		missing = append(missing, fmt.Errorf("iptables is missing: %siptables", mend))
 	}
 	return p, errors.Join(missing...)

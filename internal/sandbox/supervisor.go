@@ -188,6 +188,13 @@ func (s *supervisor) bringUp() error {
 	if err := writeConfigs(s.settings); err != nil {
 		return err
 	}
+	program, err := s.pickIPTables()
+	if err != nil {
+		return err
+	}
+	if err := linkIPTables(program); err != nil {
+		return err
+	}
 	if err := s.serveControl(); err != nil {
 		return err
 	}
@@ -236,6 +243,19 @@ func (s *supervisor) bringUp() error {
 	}
 	close(s.ready)
 	return nil
+}
+
+// pickIPTables finds the flavour that the kernel has.
+func (s *supervisor) pickIPTables() (string, error) {
+	var errs []error
+	for _, program := range s.settings.Programs.IPTables {
+		_, err := s.output(nil, program, "iptables", "-t", "nat", "-S")
+		if err == nil {
+			return program, nil
+		}
+		errs = append(errs, err)
+	}
+	return "", fmt.Errorf("finding out how the kernel translates addresses (modprobe nf_tables): %w", errors.Join(errs...))
 }
 
 // startContainerd starts containerd and waits until it answers.

@@ -219,10 +219,11 @@ func TestUpClearsAwayWhatAKillLeft(t *testing.T) {
 		t.Fatal(err)
 	}
 	eventually(t, "waiting for the sandbox's end", func() error {
-		if now := l.status(t); now.State != StateDown {
-			return fmt.Errorf("it is %s", now.State)
+		now, err := GetStatus(t.Context(), l.dir)
+		if err == nil && now.State != StateDown {
+			err = fmt.Errorf("it is %s", now.State)
 		}
-		return nil
+		return err
 	})
 	if l.up(t) {
 		t.Error("up says that it was up already")
