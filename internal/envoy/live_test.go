@@ -527,15 +527,17 @@ spec:
 			}
 		}
 	})
+	// Envoy's timers begin with its loop's turn, which is some milliseconds old on a busy machine.
+	const almost300ms = 280 * time.Millisecond
 	t.Run("a timeout answers 504 in its time", func(t *testing.T) {
 		began := time.Now()
-		if s := status(get, "timeout"); s != 504 || time.Since(began) < 300*time.Millisecond || time.Since(began) > 5*time.Second {
+		if s := status(get, "timeout"); s != 504 || time.Since(began) < almost300ms || time.Since(began) > 5*time.Second {
 			t.Errorf("got %d after %v", s, time.Since(began))
 		}
 	})
 	t.Run("a try's timeout counts for each try", func(t *testing.T) {
 		before, began := hanging.hits.Load(), time.Now()
-		if s := status(get, "per-try"); s != 504 || hanging.hits.Load()-before != 3 || time.Since(began) < 300*time.Millisecond {
+		if s := status(get, "per-try"); s != 504 || hanging.hits.Load()-before != 3 || time.Since(began) < almost300ms {
 			t.Errorf("got %d after %v and %d tries", s, time.Since(began), hanging.hits.Load()-before)
 		}
 	})
