@@ -97,9 +97,11 @@ lint: ## check the Go files
 verify: gen-check lint test ## generated files are current, lint is quiet, tests pass
 
 .PHONY: install
-install: build ## install the programs under PREFIX (/usr/local)
-	install -d $(DESTDIR)$(PREFIX)/bin
-	install -m 755 $(PROGRAMS:%=bin/%) bin/meshbox $(DESTDIR)$(PREFIX)/bin
+install: build ## install meshctl and its completions under PREFIX (/usr/local)
+	install -D -m 755 bin/meshctl $(DESTDIR)$(PREFIX)/bin/meshctl
+	install -D -m 644 completions/meshctl.bash $(DESTDIR)$(PREFIX)/share/bash-completion/completions/meshctl
+	install -D -m 644 completions/meshctl.zsh $(DESTDIR)$(PREFIX)/share/zsh/site-functions/_meshctl
+	install -D -m 644 completions/meshctl.fish $(DESTDIR)$(PREFIX)/share/fish/vendor_completions.d/meshctl.fish
 
 .PHONY: clean
 clean: ## remove what was built, and the caches
