@@ -105,4 +105,5 @@ install: build ## install meshctl and its completions under PREFIX (/usr/local)
 
 .PHONY: clean
 clean: ## remove what was built, and the caches
+	@if [ -d .cache/demo ]; then bin/meshctl sandbox down --dir .cache/demo; fi
 	rm -rf bin .cache
