@@ -91,5 +91,6 @@ func measure(ctx context.Context, progress io.Writer) (string, error) {
 	} else {
 		fmt.Fprintf(&head, "\n%d of %d goals are met. Missed:\n\n- %s\n", r.goals-len(r.missed), r.goals, strings.Join(r.missed, "\n- "))
 	}
-	return strings.TrimRight(head.String()+r.text.String(), "\n") + "\n", nil
+	text := strings.ReplaceAll(head.String()+r.text.String(), "\n\n\n", "\n\n")
+	return strings.TrimRight(text, "\n") + "\n", nil
 }
