@@ -112,29 +112,26 @@ func (s *Set) since(old *Set) *difference {
 	if s == nil {
 		s = &Set{}
 	}
+	if old == nil { // never from the difference kept: a set it was made for that is gone reads as nil as well
+		return &difference{changed: s.sorted}
+	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if s.diff != nil && s.from.Value() == old {
 		return s.diff
 	}
 	d := &difference{}
-	if old == nil {
-		d.changed = s.sorted
-	} else {
-		for _, r := range s.sorted {
-			if was := old.byName[r.Name]; was == nil || was.Version != r.Version {
-				d.changed = append(d.changed, r)
-			}
-		}
-		for _, r := range old.sorted {
-			if s.byName[r.Name] == nil {
-				d.removed = append(d.removed, r)
-			}
+	for _, r := range s.sorted {
+		if was := old.byName[r.Name]; was == nil || was.Version != r.Version {
+			d.changed = append(d.changed, r)
 		}
 	}
-	if old != nil {
-		s.from, s.diff = weak.Make(old), d
+	for _, r := range old.sorted {
+		if s.byName[r.Name] == nil {
+			d.removed = append(d.removed, r)
+		}
 	}
+	s.from, s.diff = weak.Make(old), d
 	return d
 }
 
