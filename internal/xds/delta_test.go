@@ -303,13 +303,30 @@ func TestARejectionNamesResourceAndObjectAndEndsWithTheNextGoodVersion(t *testin
 	if n := len(f.server.Rejections()); n != 1 {
 		t.Errorf("%d rejections in force, want 1", n)
 	}
-	c.quiet() // not sent again by itself
+	c.hearAndAck(cds, "a") // which Envoy took, and now can say so
+	c.quiet()              // b is not sent again by itself
+	if n := len(f.server.Rejections()); n != 1 {
+		t.Errorf("%d rejections in force after the others were accepted, want 1", n)
+	}
 	next.cds = set{"a": 13, "b": 15}
 	f.publish(next)
 	c.hearAndAck(cds, "b")
 	f.await("the rejection is over", func() bool {
 		return len(f.server.Rejections()) == 0 && f.server.Proxies()[0].Types["cds"].State == proxystatus.Synced
 	})
+}
+
+func TestARejectionOfAllThatWasSentIsTheEndOfIt(t *testing.T) {
+	f := start(t)
+	f.publish(base())
+	c := f.delta("p")
+	c.subscribe(cds)
+	c.nack(c.hear(cds, "a", "b"), "Error adding/updating cluster(s) a: bad")
+	c.nack(c.hear(cds, "b"), "Error adding/updating cluster(s) b: bad as well")
+	c.quiet()
+	if n := len(f.server.Rejections()); n != 2 {
+		t.Errorf("%d rejections in force, want 2", n)
+	}
 }
 
 func TestARejectedRouteIsFoundBySendingEachAlone(t *testing.T) {

@@ -1,6 +1,7 @@
 package xds
 
 import (
+	"slices"
 	"strings"
 	"time"
 )
@@ -38,12 +39,38 @@ func (st *stream) reject(sub *subscription, resp response, text string, at time.
 		st.server.cfg.Log.Warn("proxy rejected a resource", "proxy", st.name(), "type", rej.Type, "resource", rej.Resource, "version", rej.Version, "text", text)
 		st.server.cfg.Rejected(rej)
 	}
+	st.repeat(sub, resp, bad)
+}
+
+// repeat sends what was in a refused response beside the culprits once more. Envoy has taken it already and takes it again at no cost, but only
+// an acknowledgement says so: to this server, and to the relay in between, which counts and records what is acknowledged. A write error shows
+// at the next read.
+func (st *stream) repeat(sub *subscription, resp response, culprits []*Resource) {
+	if !st.delta {
+		return // a complete state without the culprits would take the forms of them away that are in force
+	}
+	var rest []*Resource
+	for _, r := range resp.resources {
+		if !slices.Contains(culprits, r) && st.stillMeant(sub, r) {
+			rest = append(rest, r)
+		}
+	}
+	if len(rest) == 0 || culprits[0] == nil {
+		return
+	}
+	_ = st.write(sub, rest, nil, false)
+	sub.need = sub.sent
+}
+
+// stillMeant says whether r is what the proxy was sent last of its name.
+func (st *stream) stillMeant(sub *subscription, r *Resource) bool {
+	return sub.wants(r.Name) && (sub.version(r.Name) == r.Version || r.Version == "absent")
 }
 
 // isolate sends each resource in a response of its own, unless it was superseded meanwhile. A write error shows at the next read.
 func (st *stream) isolate(sub *subscription, resources []*Resource) {
 	for _, r := range resources {
-		if !sub.wants(r.Name) || sub.version(r.Name) != r.Version && r.Version != "absent" {
+		if !st.stillMeant(sub, r) {
 			continue
 		}
 		if st.write(sub, []*Resource{r}, nil, true) != nil {

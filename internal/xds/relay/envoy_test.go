@@ -3,6 +3,11 @@ package relay_test
 import (
 	"fmt"
 	"testing"
+	"time"
+
+	clusterv3 "github.com/envoyproxy/go-control-plane/envoy/config/cluster/v3"
+	listenerv3 "github.com/envoyproxy/go-control-plane/envoy/config/listener/v3"
+	"google.golang.org/protobuf/types/known/durationpb"
 
 	"github.com/meshctl/meshctl/internal/envoy/bootstrap"
 	"github.com/meshctl/meshctl/internal/testkit/envoyproc"
@@ -123,6 +128,42 @@ func TestWhatIsGoneWhenPilotComesBackIsTakenFromEnvoy(t *testing.T) {
 		}
 		return nil
 	})
+}
+
+// What Envoy refuses of its very first configuration must not keep it from being ready with the rest, nor the rest from the record.
+func TestAFirstConfigurationThatIsRefusedInPartIsInForceInPart(t *testing.T) {
+	p := pilot.New(t)
+	m := pilot.NewMesh(t)
+	snapshot := m.Snapshot("1")
+	snapshot.Clusters = append(snapshot.Clusters, xds.NewSet(pilot.Resource(t, "bad-cluster", &clusterv3.Cluster{
+		Name: "bad-cluster", ConnectTimeout: durationpb.New(time.Second), ClusterDiscoveryType: &clusterv3.Cluster_Type{Type: clusterv3.Cluster_STATIC},
+		LbPolicy: clusterv3.Cluster_CLUSTER_PROVIDED, // which needs a cluster that provides
+	})))
+	snapshot.Listeners = append(snapshot.Listeners, xds.NewSet(pilot.Resource(t, "bad-listener", &listenerv3.Listener{Name: "bad-listener"})))
+	p.Publish(snapshot)
+	p.Start()
+	b := newBox(t, p)
+	envoy := startEnvoy(t, m, b)
+	m.Answers("1")
+	s := b.await("configured", relay.Status.Configured)
+	if s.Nacks < 2 {
+		t.Errorf("%d refusals, want one of the clusters and one of the listeners", s.Nacks)
+	}
+	refused := map[string]bool{}
+	for _, r := range p.Rejections() {
+		refused[r.Type+" "+r.Resource] = true
+	}
+	if len(refused) != 2 || !refused["cds bad-cluster"] || !refused["lds bad-listener"] {
+		t.Errorf("refused %v", refused)
+	}
+
+	p.Kill()
+	envoy.Stop()
+	startEnvoy(t, m, b)
+	m.Answers("1")
+	if s, _ := b.Status(); s.Resources[relay.TypeCluster] != 1 || s.Resources[relay.TypeListener] != 1 {
+		t.Errorf("recorded %v", s.Resources)
+	}
 }
 
 func TestNothingIsServedBeforeTheFirstConfiguration(t *testing.T) {
