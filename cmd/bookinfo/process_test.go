@@ -124,7 +124,7 @@ func TestImpatientReviewsAnswerThoughRatingsHang(t *testing.T) {
 
 func TestAskedToStopItFinishesWhatItHasBegun(t *testing.T) {
 	asked, answer := make(chan struct{}, 1), make(chan struct{})
-	slow := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+	slow := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
 		asked <- struct{}{}
 		<-answer
 		_, _ = io.WriteString(w, `{"id":0,"ratings":{"Reviewer1":5,"Reviewer2":4}}`)
