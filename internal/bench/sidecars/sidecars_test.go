@@ -51,7 +51,10 @@ func BenchmarkSidecars(b *testing.B) {
 	var times [2][]time.Duration
 	for i := range warmUp + requests {
 		for j, c := range []*connection{ours, least} {
-			took := c.ask(b)
+			took, err := c.ask()
+			if err != nil {
+				b.Fatal(err)
+			}
 			if i >= warmUp {
 				times[j] = append(times[j], took)
 			}
@@ -126,22 +129,21 @@ func dial(b *testing.B, client, server []byte) *connection {
 }
 
 // ask makes one request.
-func (c *connection) ask(b *testing.B) time.Duration {
-	b.Helper()
+func (c *connection) ask() (time.Duration, error) {
 	begun := time.Now()
 	if _, err := io.WriteString(c, "GET / HTTP/1.1\r\nHost: "+load.Host+"\r\n\r\n"); err != nil {
-		b.Fatal(err)
+		return 0, err
 	}
 	resp, err := http.ReadResponse(c.in, nil)
 	if err != nil {
-		b.Fatal(err)
+		return 0, err
 	}
 	body, err := io.ReadAll(resp.Body)
 	took := time.Since(begun)
-	if err != nil || resp.StatusCode != http.StatusOK || string(body) != "hello\n" {
-		b.Fatalf("answered %s, %q, %v", resp.Status, body, err)
+	if err == nil && (resp.StatusCode != http.StatusOK || string(body) != "hello\n") {
+		err = fmt.Errorf("the answer is %s, %q", resp.Status, body)
 	}
-	return took
+	return took, err
 }
 
 // pod is a network namespace.
@@ -150,31 +152,34 @@ type pod struct{ handle netns.NsHandle }
 func newPod(b *testing.B) *pod {
 	b.Helper()
 	p := &pod{}
-	done := make(chan error)
-	go func() {
-		runtime.LockOSThread() // and never unlocked: the thread ends with the goroutine
-		var err error
+	if err := away(func() (err error) {
 		p.handle, err = netns.New()
-		done <- err
-	}()
-	if err := <-done; err != nil {
+		return err
+	}); err != nil {
 		b.Fatal(err)
 	}
 	b.Cleanup(func() { p.handle.Close() })
 	return p
 }
 
-// enter runs f in the pod's network and comes back. The thread goes on: a program it started would be ended with it.
+// enter runs f in the pod's network.
 func (p *pod) enter(f func() error) error {
+	return away(func() error {
+		if err := netns.Set(p.handle); err != nil {
+			return err
+		}
+		return f()
+	})
+}
+
+// away lets f change the thread's network and comes back. The thread must go on: a program that it started would be ended with it.
+func away(f func() error) error {
 	runtime.LockOSThread()
 	home, err := netns.Get()
 	if err != nil {
 		return err
 	}
 	defer home.Close()
-	if err := netns.Set(p.handle); err != nil {
-		return err
-	}
 	err = f()
 	if back := netns.Set(home); back != nil {
 		return back // the thread stays locked, and ends with its goroutine
