@@ -125,7 +125,7 @@ func (p *pilot) currentView() *status.View {
 	view.Connected, view.Behind = p.xds.Progress(generation)
 	for _, r := range p.xds.Rejections() {
 		view.Rejections = append(view.Rejections, status.Rejection{
-			Proxy: r.Proxy.Workload.Namespace + "/" + r.Proxy.Workload.Name, Refs: r.Refs, Text: r.Text,
+			Proxy: r.Proxy.Workload.Namespace + "/" + r.Proxy.Workload.Name, Type: r.Type, Resource: r.Resource, Refs: r.Refs, Text: r.Text,
 		})
 	}
 	return &view

@@ -40,8 +40,10 @@ type View struct {
 // Rejection is a proxy's refusal of something made from objects.
 type Rejection struct {
 	Proxy string
-	Refs  []model.Ref
-	Text  string
+	// Type is the short name of the resource's type, Resource its name.
+	Type, Resource string
+	Refs           []model.Ref
+	Text           string
 }
 
 // The reasons of the conditions.
@@ -53,6 +55,8 @@ const (
 	reasonPending       = "Pending"
 	reasonNoProxies     = "NoProxies"
 	reasonProxyRejected = "ProxyRejected"
+	// The configuration that the object is part of was refused, as it seems for the sake of another object.
+	reasonSharedRejected = "SharedConfigurationRejected"
 )
 
 // maxMessage and maxFindings bound what an object carries about itself.
@@ -80,17 +84,17 @@ func current(v objects.Value) v1alpha2.Status {
 }
 
 // desired is the status that o should have, given what it has; the times of conditions that did not change stay.
-func (v *View) desired(o *objects.Object, now metav1.Time) v1alpha2.Status {
+func (x *index) desired(o *objects.Object, now metav1.Time) v1alpha2.Status {
 	was := current(o.Value)
 	generation := o.Value.GetGeneration()
 	out := v1alpha2.Status{ObservedGeneration: generation}
 
-	own := v.findings(o)
+	own := x.findings(o)
 	accepted := metav1.Condition{Type: v1alpha2.ConditionAccepted, Status: metav1.ConditionTrue, Reason: reasonAccepted, Message: "the object is valid"}
 	if i := slices.IndexFunc(own, func(f finding.Finding) bool { return f.Severity == finding.Error }); i >= 0 {
 		accepted.Status, accepted.Reason, accepted.Message = metav1.ConditionFalse, reasonInvalid, sentence(own[i])
 	}
-	programmed, rejected := v.programmed(o, accepted.Status == metav1.ConditionTrue, was)
+	programmed, rejected := x.programmed(o, accepted.Status == metav1.ConditionTrue, was)
 	own = append(rejected, own...)
 
 	for _, f := range own {
@@ -114,28 +118,26 @@ func (v *View) desired(o *objects.Object, now metav1.Time) v1alpha2.Status {
 }
 
 // programmed says whether the proxies have the object, and what they said against it.
-func (v *View) programmed(o *objects.Object, accepted bool, was v1alpha2.Status) (metav1.Condition, []finding.Finding) {
+func (x *index) programmed(o *objects.Object, accepted bool, was v1alpha2.Status) (metav1.Condition, []finding.Finding) {
 	c := metav1.Condition{Type: v1alpha2.ConditionProgrammed, Status: metav1.ConditionFalse}
 	ref := model.Ref{Kind: o.GVK.Kind, Namespace: o.Value.GetNamespace(), Name: o.Value.GetName()}
 	var rejected []finding.Finding
-	seen := map[string]bool{}
-	for _, r := range v.Rejections {
-		if slices.Contains(r.Refs, ref) && !seen[r.Text] {
-			seen[r.Text] = true
-			rejected = append(rejected, o.Find(finding.ProxyRejected, finding.Error, "", "proxy "+r.Proxy+": "+r.Text,
-				"the proxies keep the configuration they had; correct the object or report this as a fault of the mesh"))
-		}
+	for _, words := range x.rejected[ref] {
+		rejected = append(rejected, o.Find(finding.ProxyRejected, finding.Error, "", words,
+			"the proxies keep the configuration they had; correct the object or report this as a fault of the mesh"))
 	}
 	switch {
 	case !accepted:
 		c.Reason, c.Message = reasonInvalid, "the object is not valid"
-	case !v.InForce[ref]:
+	case !x.InForce[ref]:
 		c.Reason, c.Message = reasonNotInForce, "nothing was made of the object; its findings say why"
 	case len(rejected) > 0:
 		c.Reason, c.Message = reasonProxyRejected, rejected[0].Message
-	case v.Connected == 0:
+	case x.shared[ref] != "":
+		c.Reason, c.Message = reasonSharedRejected, x.shared[ref]
+	case x.Connected == 0:
 		c.Status, c.Reason, c.Message = metav1.ConditionUnknown, reasonNoProxies, "no proxy is connected"
-	case v.Behind > 0 && !wasProgrammed(was, o.Value.GetGeneration()):
+	case x.Behind > 0 && !wasProgrammed(was, o.Value.GetGeneration()):
 		c.Reason, c.Message = reasonPending, "not every connected proxy has it yet"
 	default:
 		// Once it was there it stays: a proxy that connects later gets it with its first configuration.
@@ -151,13 +153,8 @@ func wasProgrammed(s v1alpha2.Status, generation int64) bool {
 }
 
 // findings about o, gravest first.
-func (v *View) findings(o *objects.Object) []finding.Finding {
-	var own []finding.Finding
-	for _, f := range v.Findings {
-		if f.Object == o.Ref() {
-			own = append(own, f)
-		}
-	}
+func (x *index) findings(o *objects.Object) []finding.Finding {
+	own := slices.Clone(x.byObject[o.Ref()])
 	slices.SortStableFunc(own, func(a, b finding.Finding) int { return cmp.Compare(b.Severity, a.Severity) })
 	return own
 }

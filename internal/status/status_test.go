@@ -66,26 +66,92 @@ func TestWhatBecameOfAnObject(t *testing.T) {
 		"an object nobody said anything of ": {View{InForce: inForce, Connected: 1, Findings: []finding.Finding{foreign}}, v1alpha2.Status{}, "Accepted=True/Accepted Programmed=True/Programmed"},
 	} {
 		t.Run(name, func(t *testing.T) {
-			got := c.view.desired(rule(3, c.was), metav1.Now())
+			got := c.view.index().desired(rule(3, c.was), metav1.Now())
 			if show(got) != c.want {
 				t.Errorf("got  %s\nwant %s", show(got), c.want)
 			}
 			if got.ObservedGeneration != 3 {
 				t.Errorf("observed generation %d", got.ObservedGeneration)
 			}
-			if again := c.view.desired(rule(3, got), metav1.Now()); !same(got, again) {
+			if again := c.view.index().desired(rule(3, got), metav1.Now()); !same(got, again) {
 				t.Errorf("written once more it differs: %s", show(again))
 			}
 		})
 	}
 }
 
+// A route configuration is made from the rules of all services with its port.
+func TestARejectedConfigurationIsBlamedOnTheObjectItIsAboutAlone(t *testing.T) {
+	named := func(name, path string) *objects.Object {
+		return &objects.Object{GVK: v1alpha2.GroupVersion.WithKind("RouteRule"), Value: &v1alpha2.RouteRule{
+			ObjectMeta: metav1.ObjectMeta{Name: name, Namespace: "n"},
+			Spec: v1alpha2.RouteRuleSpec{Destination: v1alpha2.IstioService{Name: "reviews"}, Match: &v1alpha2.MatchCondition{
+				Request: &v1alpha2.RequestMatcher{Headers: map[string]v1alpha2.StringMatch{"uri": {Regex: &path}}}}},
+		}}
+	}
+	all := []*objects.Object{named("one", "/one.*"), named("two", "/two.*"), named("three", "/three.*")}
+	refs := []model.Ref{{Kind: "Service", Namespace: "n", Name: "reviews"}}
+	view := View{Set: objects.NewSet(all...), InForce: map[model.Ref]bool{}, Connected: 1}
+	for _, o := range all {
+		r := model.Ref{Kind: "RouteRule", Namespace: "n", Name: o.Value.GetName()}
+		refs, view.InForce[r] = append(refs, r), true
+	}
+	const no = "Accepted=True/Accepted Programmed=False/ProxyRejected M0301"
+	const shared = "Accepted=True/Accepted Programmed=False/SharedConfigurationRejected"
+	for name, c := range map[string]struct {
+		text string
+		want []string
+		say  string
+	}{
+		"the text quotes one":                      {"regex '/two.*' of host reviews is too large", []string{shared, no, shared}, "point at RouteRule n/two"},
+		"the text quotes two":                      {"'/two.*' or '/one.*'", []string{no, no, shared}, "point at RouteRule n/one and 1 more"},
+		"the text quotes what all of them have":    {"something about reviews", []string{shared, shared, shared}, "single out none"},
+		"the text quotes nothing of what they say": {"missing ]: [", []string{shared, shared, shared}, "single out none"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			view.Rejections = nil
+			for i := range 3 {
+				view.Rejections = append(view.Rejections, Rejection{Proxy: fmt.Sprint("n/p", i), Type: "rds", Resource: "9080", Refs: refs, Text: c.text})
+			}
+			x := view.index()
+			for i, o := range all {
+				got := x.desired(o, metav1.Now())
+				if show(got) != c.want[i] {
+					t.Errorf("%s: %s", o.Value.GetName(), show(got))
+				}
+				message := got.Conditions[1].Message
+				if !strings.Contains(message, c.text) || c.want[i] == shared && !(strings.Contains(message, `route configuration "9080"`) && strings.Contains(message, c.say)) {
+					t.Errorf("%s: %s", o.Value.GetName(), message)
+				}
+			}
+		})
+	}
+}
+
+func BenchmarkARound(b *testing.B) {
+	view := View{InForce: map[model.Ref]bool{}, Connected: 1}
+	var all []*objects.Object
+	for i := range 5000 {
+		o := rule(1, v1alpha2.Status{})
+		o.Value.SetName(fmt.Sprint("r", i))
+		all = append(all, o)
+		view.Findings = append(view.Findings, o.Find(finding.InvalidValue, finding.Warning, "spec", "m", "h"))
+	}
+	view.Set = objects.NewSet(all...)
+	for b.Loop() {
+		x := view.index()
+		for _, o := range all {
+			x.desired(o, metav1.Now())
+		}
+	}
+}
+
 func TestTheTimeOfAConditionIsWhenItChanged(t *testing.T) {
 	long, now := metav1.NewTime(time.Unix(1000, 0)), metav1.NewTime(time.Unix(2000, 0))
 	view := View{InForce: map[model.Ref]bool{ref: true}, Connected: 1}
-	was := view.desired(rule(1, v1alpha2.Status{}), long)
+	was := view.index().desired(rule(1, v1alpha2.Status{}), long)
 	view.Rejections = []Rejection{{Proxy: "n/p", Refs: []model.Ref{ref}, Text: "no"}}
-	got := view.desired(rule(1, was), now)
+	got := view.index().desired(rule(1, was), now)
 	if !got.Conditions[0].LastTransitionTime.Equal(&long) || !got.Conditions[1].LastTransitionTime.Equal(&now) {
 		t.Errorf("times %v and %v", got.Conditions[0].LastTransitionTime, got.Conditions[1].LastTransitionTime)
 	}
@@ -98,7 +164,7 @@ func TestAStatusStaysSmallWhateverWasSaid(t *testing.T) {
 		f := o.Find(finding.InvalidValue, finding.Warning, fmt.Sprint("spec.", i), strings.Repeat("m", 5000), strings.Repeat("h", 5000))
 		view.Findings = append(view.Findings, f)
 	}
-	got := view.desired(o, metav1.Now())
+	got := view.index().desired(o, metav1.Now())
 	var errs []error
 	for _, c := range got.Conditions {
 		if len(c.Message) > maxMessage+10 || !utf8.ValidString(c.Message) {
@@ -121,7 +187,7 @@ func TestTheStatusOfAnObjectThatCannotBeReadIsReadAllTheSame(t *testing.T) {
 		"status": map[string]any{"observedGeneration": int64(4), "conditions": []any{map[string]any{"type": "Accepted", "status": "False", "reason": "Invalid", "observedGeneration": int64(4), "message": "spec: m", "lastTransitionTime": "2026-01-01T00:00:00Z"}}},
 	}}}
 	view := View{Findings: []finding.Finding{o.Find(finding.WrongType, finding.Error, "spec", "m", "")}}
-	got := view.desired(o, metav1.Now())
+	got := view.index().desired(o, metav1.Now())
 	if show(got) != "Accepted=False/Invalid Programmed=False/Invalid M0003" || got.Conditions[0].LastTransitionTime.Year() != 2026 || got.Conditions[0].LastTransitionTime.YearDay() != 1 {
 		t.Errorf("got %s %v", show(got), got.Conditions[0].LastTransitionTime)
 	}

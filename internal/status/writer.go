@@ -133,10 +133,11 @@ func (w *Writer) write(ctx context.Context) {
 
 // round writes what differs, and says whether all went well.
 func (w *Writer) round(ctx context.Context) bool {
-	view := w.cfg.View()
-	if view == nil || view.Set == nil {
+	shown := w.cfg.View()
+	if shown == nil || shown.Set == nil {
 		return true
 	}
+	view := shown.index()
 	good := true
 	seen := map[objects.Key]bool{}
 	for _, k := range []struct{ kind, resource string }{
