@@ -3,6 +3,7 @@ package main
 import (
 	"context"
 	"errors"
+	"fmt"
 	"io/fs"
 	"os"
 	"os/exec"
@@ -51,6 +52,12 @@ func TestScripts(t *testing.T) {
 			env.Setenv("KUBECONFIG", "")
 			env.Setenv("RULES", env.WorkDir+"/rules")
 			return copyRules(filepath.Join(env.WorkDir, "rules"))
+		},
+		Condition: func(cond string) (bool, error) {
+			if cond != "root" {
+				return false, fmt.Errorf("unknown condition %q", cond)
+			}
+			return os.Geteuid() == 0, nil
 		},
 		Cmds: map[string]func(*testscript.TestScript, bool, []string){
 			"exits":   exits,

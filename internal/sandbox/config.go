@@ -51,7 +51,7 @@ func (s state) path(elem ...string) string {
 	return filepath.Join(append([]string{string(s)}, elem...)...)
 }
 
-func (s state) lock() string       { return s.path("lock") }
+func (s state) lock() string       { return s.path(lockName) }
 func (s state) pid() string        { return s.path("supervisor.pid") }
 func (s state) socket() string     { return s.path("control.sock") }
 func (s state) kubeconfig() string { return s.path("kubeconfig") }

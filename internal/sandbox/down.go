@@ -5,7 +5,10 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
+	"maps"
 	"os"
+	"path/filepath"
+	"slices"
 	"strconv"
 	"strings"
 	"time"
@@ -29,18 +32,14 @@ func Down(dir string) (bool, error) {
 	if err != nil {
 		return false, err
 	}
-	if _, err := os.Stat(dir); errors.Is(err, fs.ErrNotExist) {
-		// The directory may have been removed by hand while cgroups remained.
-		return false, removeCgroups(cgroupName(dir), killTimeout)
+	ours, err := owned(dir)
+	if err != nil && !errors.Is(err, ErrForeign) {
+		return false, err
 	}
-	if !isFile(state(dir).lock()) {
-		entries, err := os.ReadDir(dir)
-		if err != nil {
-			return false, err
-		}
-		if len(entries) > 0 {
-			return false, fmt.Errorf("%s is not the state directory of a sandbox", dir)
-		}
+	if !ours {
+		// The directory may have been removed by hand while the sandbox ran, and whatever is there now is not its.
+		was, left := clearCgroups(cgroupName(dir), time.Now().Add(killTimeout))
+		return was, errors.Join(err, left)
 	}
 	if err := kill(dir); err != nil {
 		return false, err
@@ -53,7 +52,23 @@ func Down(dir string) (bool, error) {
 	if err := removeRemains(dir); err != nil {
 		return true, err
 	}
-	return true, os.RemoveAll(dir)
+	return true, removeDir(dir)
+}
+
+// removeDir removes the state directory from which all but the lock was removed. What somebody else put there stays, and the directory with
+// it, which is no sandbox's any more.
+func removeDir(dir string) error {
+	if err := os.Remove(state(dir).lock()); err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return fmt.Errorf("removing the sandbox's files: %w", err)
+	}
+	left, err := os.ReadDir(dir)
+	if err != nil {
+		return fmt.Errorf("removing the sandbox's files: %w", err)
+	}
+	if len(left) > 0 {
+		return fmt.Errorf("the sandbox is gone, but %s stays: %s in it was not the sandbox's", dir, left[0].Name())
+	}
+	return os.Remove(dir)
 }
 
 // kill ends the supervisor, and with it, by the kernel's doing, everything in the sandbox. It returns when nothing of it runs.
@@ -62,8 +77,10 @@ func kill(dir string) error {
 	for {
 		lock, err := takeLock(dir)
 		if err == nil {
-			lock.Close()
-			break
+			// Nobody brings another one up before this one's cgroups are gone.
+			defer lock.Close()
+			_, err := clearCgroups(cgroupName(dir), deadline)
+			return err
 		}
 		if !errors.Is(err, errLocked) {
 			return err
@@ -71,74 +88,130 @@ func kill(dir string) error {
 		if time.Now().After(deadline) {
 			return fmt.Errorf("the sandbox in %s does not end: another command may be at work on it", dir)
 		}
-		// Whoever holds the lock is the supervisor, once it wrote its number; before that, it soon will.
-		data, err := os.ReadFile(state(dir).pid())
-		if errors.Is(err, fs.ErrNotExist) {
-			time.Sleep(50 * time.Millisecond)
-			continue
-		}
-		if err != nil {
-			return err
-		}
-		pid, err := strconv.Atoi(strings.TrimSpace(string(data)))
-		if err != nil {
-			return fmt.Errorf("reading %s: %w", state(dir).pid(), err)
-		}
-		if err := killAndWait(pid, cgroupName(dir), deadline); err != nil {
+		// Whoever holds the lock is the supervisor, once it is in the cgroup; before that, it soon will be.
+		if _, err := killCgroups(cgroupName(dir), deadline); err != nil {
 			return err
 		}
 		time.Sleep(10 * time.Millisecond)
 	}
-	return removeCgroups(cgroupName(dir), time.Until(deadline))
 }
 
-func killAndWait(pid int, cgroup string, deadline time.Time) error {
-	fd, err := unix.PidfdOpen(pid, 0)
-	if errors.Is(err, unix.ESRCH) {
-		return nil
-	}
+// clearCgroups ends what is in the sandbox's cgroups and removes them. It says whether there was anything to end.
+func clearCgroups(name string, deadline time.Time) (bool, error) {
+	was, err := killCgroups(name, deadline)
 	if err != nil {
-		return fmt.Errorf("finding the supervisor: %w", err)
+		return was, err
 	}
-	defer unix.Close(fd)
-	// The number may be that of a supervisor long gone, and another process may bear it now: ours are in our cgroup.
-	cgroups, err := os.ReadFile(fmt.Sprintf("/proc/%d/cgroup", pid))
-	if err != nil || !strings.Contains(string(cgroups), "/"+cgroup) {
-		return nil
-	}
-	if err := unix.PidfdSendSignal(fd, unix.SIGKILL, nil, 0); err != nil && !errors.Is(err, unix.ESRCH) {
-		return fmt.Errorf("ending the supervisor: %w", err)
-	}
+	return was, removeCgroups(name, time.Until(deadline))
+}
+
+// killCgroups ends the processes in the sandbox's cgroups, and only those, and waits for their end. It says whether there were any.
+func killCgroups(name string, deadline time.Time) (bool, error) {
+	was := false
 	for {
-		// Readable when the process has ended, and PID 1 of a namespace ends after everyone else in it.
-		n, err := unix.Poll([]unix.PollFd{{Fd: int32(fd), Events: unix.POLLIN}}, int(time.Until(deadline).Milliseconds()))
-		if errors.Is(err, unix.EINTR) {
+		pids, err := processesIn(name)
+		if err != nil || len(pids) == 0 {
+			return was, err
+		}
+		was = true
+		if err := killAndWait(pids, name, deadline); err != nil {
+			return was, err
+		}
+		if time.Now().After(deadline) {
+			return was, fmt.Errorf("the sandbox's processes do not end: %v", pids)
+		}
+		// Some may have begun others meanwhile.
+		time.Sleep(10 * time.Millisecond)
+	}
+}
+
+// processesIn lists the processes in the cgroup of that name and those below it, in every hierarchy.
+func processesIn(name string) ([]int, error) {
+	hierarchies, err := findCgroups()
+	if err != nil {
+		return nil, err
+	}
+	found := map[int]bool{}
+	for _, h := range hierarchies {
+		err := filepath.WalkDir(filepath.Join(h.Mount, name), func(path string, d fs.DirEntry, err error) error {
+			if err == nil && d.Name() == "cgroup.procs" {
+				var data []byte
+				data, err = os.ReadFile(path)
+				for field := range strings.FieldsSeq(string(data)) {
+					// 0 is a process of another PID namespace, which this one cannot name.
+					if pid, err := strconv.Atoi(field); err == nil && pid > 0 {
+						found[pid] = true
+					}
+				}
+			}
+			// A cgroup may be removed while we look, and one of threads lists none.
+			if errors.Is(err, fs.ErrNotExist) || errors.Is(err, unix.ENODEV) || errors.Is(err, unix.EOPNOTSUPP) {
+				return nil
+			}
+			return err
+		})
+		if err != nil {
+			return nil, fmt.Errorf("finding the sandbox's processes: %w", err)
+		}
+	}
+	return slices.Sorted(maps.Keys(found)), nil
+}
+
+// killAndWait ends all of pids that are in the cgroup, and returns when they have ended.
+func killAndWait(pids []int, cgroup string, deadline time.Time) error {
+	dying := map[int]int{}
+	defer func() {
+		for _, fd := range dying {
+			unix.Close(fd)
+		}
+	}()
+	for _, pid := range pids {
+		fd, err := unix.PidfdOpen(pid, 0)
+		if errors.Is(err, unix.ESRCH) {
 			continue
 		}
 		if err != nil {
-			return fmt.Errorf("waiting for the supervisor's end: %w", err)
+			return fmt.Errorf("finding process %d of the sandbox: %w", pid, err)
 		}
-		if n == 0 {
-			return fmt.Errorf("the supervisor (process %d) does not end", pid)
-		}
-		return nil
-	}
-}
-
-// removeRemains removes what outlives processes and namespaces: cgroups and files. The caller holds the lock, and the lock file stays.
-func removeRemains(dir string) error {
-	if err := removeCgroups(cgroupName(dir), killTimeout); err != nil {
-		return err
-	}
-	entries, err := os.ReadDir(dir)
-	if err != nil {
-		return err
-	}
-	for _, e := range entries {
-		if e.Name() == "lock" {
+		dying[pid] = fd
+		// The number may have been that of a process that is gone, and another may bear it now: ours are in our cgroup.
+		cgroups, err := os.ReadFile(fmt.Sprintf("/proc/%d/cgroup", pid))
+		if err != nil || !strings.Contains(string(cgroups), "/"+cgroup) {
+			unix.Close(fd)
+			delete(dying, pid)
 			continue
 		}
-		if err := os.RemoveAll(state(dir).path(e.Name())); err != nil {
+		if err := unix.PidfdSendSignal(fd, unix.SIGKILL, nil, 0); err != nil && !errors.Is(err, unix.ESRCH) {
+			return fmt.Errorf("ending process %d of the sandbox: %w", pid, err)
+		}
+	}
+	for pid, fd := range dying {
+		// Readable when the process has ended, and PID 1 of a namespace ends after everyone else in it.
+		for {
+			n, err := unix.Poll([]unix.PollFd{{Fd: int32(fd), Events: unix.POLLIN}}, int(max(0, time.Until(deadline)).Milliseconds()))
+			if errors.Is(err, unix.EINTR) {
+				continue
+			}
+			if err != nil {
+				return fmt.Errorf("waiting for the sandbox's end: %w", err)
+			}
+			if n == 0 {
+				return fmt.Errorf("process %d of the sandbox does not end", pid)
+			}
+			break
+		}
+	}
+	return nil
+}
+
+// removeRemains removes what outlives the supervisor: files, cgroups, and processes that had lost it. The caller holds the lock, and the
+// lock file stays.
+func removeRemains(dir string) error {
+	if _, err := clearCgroups(cgroupName(dir), time.Now().Add(killTimeout)); err != nil {
+		return err
+	}
+	for _, name := range contents {
+		if err := os.RemoveAll(state(dir).path(name)); err != nil {
 			return fmt.Errorf("removing the sandbox's files: %w", err)
 		}
 	}
@@ -151,7 +224,11 @@ func running(dir string) (string, error) {
 	if err != nil {
 		return "", err
 	}
-	if !isFile(state(dir).lock()) {
+	ours, err := owned(dir)
+	if err != nil && !errors.Is(err, ErrForeign) {
+		return "", err
+	}
+	if !ours {
 		return "", ErrNotRunning
 	}
 	lock, err := takeLock(dir)

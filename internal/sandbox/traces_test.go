@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
+	"maps"
 	"net"
 	"os"
 	"os/exec"
@@ -177,6 +178,11 @@ func TestDownLeavesNothingEvenAfterAKill(t *testing.T) {
 				t.Fatal(err)
 			}
 		},
+		"a state directory that was removed by hand": func(t *testing.T, st Status) {
+			if err := os.RemoveAll(st.Dir); err != nil {
+				t.Fatal(err)
+			}
+		},
 	} {
 		t.Run(name, func(t *testing.T) {
 			l := newLab(t)
@@ -254,16 +260,83 @@ func TestTwoSandboxesRunAtOnce(t *testing.T) {
 	}
 }
 
-func TestDownRefusesADirectoryThatIsNotASandboxes(t *testing.T) {
+func TestADirectoryThatIsNotASandboxesIsRefusedAndKept(t *testing.T) {
+	needsMachine(t)
+	for name, files := range map[string]map[string]string{
+		"somebody's files":                          {"thesis.txt": "x", "src/a": "y"},
+		"an empty file of an unlucky name":          {"lock": "", "status": "x"},
+		"nothing but a lock":                        {"lock": ""},
+		"a part of what a sandbox writes":           {lockName: marker[:20]},
+		"somebody's file of our name":               {lockName: "mine", "status": "x"},
+		"a file of our name that says nothing":      {lockName: "", "kubeconfig": "mine"},
+		"a directory of our name":                   {lockName + "/a": "", "kubeconfig": "mine"},
+		"what a sandbox has, but not that it is so": {"lock": "", "supervisor.pid": "1", "kubeconfig": "mine", "logs/a.log": "x"},
+	} {
+		for _, way := range []string{"named", "behind a link", "where we are"} {
+			t.Run(name+", "+way, func(t *testing.T) {
+				dir := t.TempDir()
+				for file, text := range files {
+					path := filepath.Join(dir, file)
+					if err := os.MkdirAll(filepath.Dir(path), 0o755); err != nil {
+						t.Fatal(err)
+					}
+					if err := os.WriteFile(path, []byte(text), 0o644); err != nil {
+						t.Fatal(err)
+					}
+				}
+				given := dir
+				switch way {
+				case "behind a link":
+					given = filepath.Join(t.TempDir(), "link")
+					if err := os.Symlink(dir, given); err != nil {
+						t.Fatal(err)
+					}
+				case "where we are":
+					t.Chdir(dir)
+					given = "."
+				}
+				_, up := Up(t.Context(), Config{Dir: given, Supervisor: []string{"meshbox", "-test.run=^$"}})
+				_, down := Down(given)
+				for command, err := range map[string]error{"up": up, "down": down} {
+					if !errors.Is(err, ErrForeign) || !strings.Contains(err.Error(), dir) {
+						t.Errorf("%s says %v", command, err)
+					}
+				}
+				kept := map[string]string{}
+				err := filepath.WalkDir(dir, func(path string, d fs.DirEntry, err error) error {
+					if err != nil || d.IsDir() {
+						return err
+					}
+					data, err := os.ReadFile(path)
+					file, _ := filepath.Rel(dir, path)
+					kept[file] = string(data)
+					return err
+				})
+				if err != nil || !maps.Equal(kept, files) {
+					t.Errorf("of %v there is still %v (%v)", files, kept, err)
+				}
+			})
+		}
+	}
+}
+
+func TestAFileThatSomebodyPutIntoTheStateDirectoryIsKept(t *testing.T) {
 	needsMachine(t)
 	dir := t.TempDir()
-	if err := os.WriteFile(filepath.Join(dir, "precious"), nil, 0o644); err != nil {
+	// The supervisor is a program that ends at once.
+	_, err := Up(t.Context(), Config{Dir: dir, Supervisor: []string{"meshbox", "-test.run=^$"}})
+	if err == nil || !isFile(state(dir).lock()) {
+		t.Fatalf("up says %v", err)
+	}
+	precious := filepath.Join(dir, "precious")
+	if err := os.WriteFile(precious, nil, 0o644); err != nil {
 		t.Fatal(err)
 	}
-	if _, err := Down(dir); err == nil || !strings.Contains(err.Error(), "is not the state directory of a sandbox") {
-		t.Errorf("down says %v", err)
+	if was, err := Down(dir); !was || err == nil || !strings.Contains(err.Error(), "precious") {
+		t.Errorf("down says %v, %v", was, err)
 	}
-	if _, err := os.Stat(filepath.Join(dir, "precious")); err != nil {
-		t.Error(err)
+	entries, err := os.ReadDir(dir)
+	if err != nil || len(entries) != 1 || !isFile(precious) {
+		t.Errorf("left are %v (%v)", entries, err)
 	}
 }

@@ -55,6 +55,9 @@ func Up(ctx context.Context, c Config) (already bool, err error) {
 			c.Progress(phase, time.Since(began))
 		}
 	}
+	if _, err := owned(c.Dir); err != nil {
+		return false, err
+	}
 	if err := makeDir(c.Dir, c.Owner); err != nil {
 		return false, fmt.Errorf("making the state directory: %w", err)
 	}
@@ -334,6 +337,13 @@ func resolve(dir string) (string, error) {
 	}
 	resolved, err := filepath.EvalSymlinks(dir)
 	if errors.Is(err, fs.ErrNotExist) {
+		// A link whose target was removed still has its target's name.
+		if target, err := os.Readlink(dir); err == nil {
+			if !filepath.IsAbs(target) {
+				target = filepath.Join(filepath.Dir(dir), target)
+			}
+			return resolve(target)
+		}
 		parent, err := resolveParent(filepath.Dir(dir))
 		return filepath.Join(parent, filepath.Base(dir)), err
 	}
@@ -353,7 +363,7 @@ var errLocked = errors.New("the sandbox is in use")
 // takeLock takes the state directory's lock. The supervisor inherits it and so holds it as long as it lives.
 func takeLock(dir string) (*os.File, error) {
 	for {
-		lock, err := os.OpenFile(state(dir).lock(), os.O_CREATE|os.O_RDWR, 0o600)
+		lock, err := os.OpenFile(state(dir).lock(), os.O_CREATE|os.O_RDWR|unix.O_NOFOLLOW, 0o600)
 		if err != nil {
 			return nil, fmt.Errorf("locking: %w", err)
 		}
@@ -373,6 +383,10 @@ func takeLock(dir string) (*os.File, error) {
 			return nil, err
 		}
 		if current, err := os.Stat(lock.Name()); err == nil && os.SameFile(mine, current) {
+			if err := mark(lock); err != nil {
+				lock.Close()
+				return nil, fmt.Errorf("marking the state directory: %w", err)
+			}
 			return lock, nil
 		}
 		lock.Close()

@@ -22,7 +22,8 @@ func newUp(f *factory.Factory, dir func() string) *cobra.Command {
 		Use:   "up",
 		Short: "Bring the sandbox up, or find it up",
 		Long: `Bring the sandbox up and return when pods can be run. Where it is up already, only images that changed
-since are imported. What a crash left of an earlier one is cleared away first.
+since are imported. What a crash left of an earlier one is cleared away first. The state directory must be
+new, empty, or an earlier sandbox's: one that holds other files is refused.
 
 The programs are looked for beside meshctl (bin/meshbox, bin/images) and, for containerd, runc, the CNI
 plugins and iptables, in .cache/tools of the repository and then on the PATH. What is missing is said,
@@ -48,6 +49,9 @@ func up(ctx context.Context, f *factory.Factory, dir string) error {
 	if err := sandbox.CheckMachine(); err != nil {
 		return err
 	}
+	if err := sandbox.CheckDir(dir); err != nil {
+		return refused(err)
+	}
 	found, err := programs()
 	if err != nil {
 		return err
@@ -68,7 +72,7 @@ func up(ctx context.Context, f *factory.Factory, dir string) error {
 		},
 	})
 	if err != nil {
-		return err
+		return refused(err)
 	}
 	if already {
 		fmt.Fprintln(f.ErrOut, "the sandbox is up already")
@@ -143,14 +147,14 @@ func newDown(f *factory.Factory, dir func() string) *cobra.Command {
 		Short: "Take the sandbox down",
 		Long: `Take the sandbox down: end every process and container, and remove its state directory with all that was
 in it. Programs and built images stay, so that the next 'up' is fast. Where there is no sandbox, or only what a
-crash left of one, it does the same and succeeds.`,
+crash left of one, it does the same and succeeds. A directory that is not a sandbox's is refused and stays as it is.`,
 		Example:           `  sudo meshctl sandbox down`,
 		Args:              factory.NoArgs,
 		ValidArgsFunction: cobra.NoFileCompletions,
 		RunE: func(*cobra.Command, []string) error {
 			was, err := sandbox.Down(dir())
 			if err != nil {
-				return err
+				return refused(err)
 			}
 			if !was {
 				fmt.Fprintln(f.ErrOut, "there is no sandbox in "+dir())
@@ -203,6 +207,14 @@ addresses. Its files and programs are the machine's, its exit code is the comman
 	// What follows the command's name is the command's.
 	cmd.Flags().SetInterspersed(false)
 	return cmd
+}
+
+// refused is wrong usage, where the directory is not a sandbox's.
+func refused(err error) error {
+	if errors.Is(err, sandbox.ErrForeign) {
+		return factory.Usage("%w: name another with --dir or MESHCTL_SANDBOX_DIR", err)
+	}
+	return err
 }
 
 // notRunning is the answer no, where the question was about a sandbox that is not there.
