@@ -11,11 +11,11 @@ import (
 	"errors"
 	"fmt"
 	"strings"
-	"sync"
 	"time"
 
 	authenticationv1 "k8s.io/api/authentication/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/util/cache"
 	"k8s.io/client-go/kubernetes"
 )
 
@@ -42,30 +42,35 @@ type Verifier interface {
 const (
 	goodFor = time.Minute
 	// badFor keeps a caller that repeats a bad token from loading the API server.
-	badFor     = 10 * time.Second
-	maxVerdict = 20_000
+	badFor = 10 * time.Second
+	// maxVerdicts of each sort are remembered; those not asked for longest go first.
+	maxVerdicts = 20_000
 	// maxToken is far beyond any service account token.
 	maxToken = 16 << 10
+	// reviewTimeout bounds the wait for a turn and for the answer.
+	reviewTimeout = 10 * time.Second
 )
 
 // Reviews verifies tokens by asking the API server, and remembers its verdicts for a short while.
 type Reviews struct {
 	client kubernetes.Interface
-	now    func() time.Time
-
-	mu       sync.Mutex
-	verdicts map[[sha256.Size]byte]verdict
+	now    clock
+	turns  *turns
+	// good and bad are apart, so that no number of bad tokens displaces a good one.
+	good, bad *cache.LRUExpireCache
 }
 
-type verdict struct {
-	caller Caller
-	err    error
-	until  time.Time
-}
+type clock func() time.Time
 
-// NewReviews prepares the verification.
+// Now implements cache.Clock.
+func (c clock) Now() time.Time { return c() }
+
+// NewReviews prepares the verification. The client should be used for nothing else: anybody who reaches Pilot makes it busy.
 func NewReviews(client kubernetes.Interface, now func() time.Time) *Reviews {
-	return &Reviews{client: client, now: now, verdicts: map[[sha256.Size]byte]verdict{}}
+	return &Reviews{
+		client: client, now: now, turns: newTurns(),
+		good: cache.NewLRUExpireCacheWithClock(maxVerdicts, clock(now)), bad: cache.NewLRUExpireCacheWithClock(maxVerdicts, clock(now)),
+	}
 }
 
 // Verify implements Verifier.
@@ -74,32 +79,28 @@ func (r *Reviews) Verify(ctx context.Context, token string) (Caller, error) {
 		return Caller{}, fmt.Errorf("%w: empty or oversized", ErrInvalidToken)
 	}
 	key := sha256.Sum256([]byte(token))
-	now := r.now()
-	r.mu.Lock()
-	v, ok := r.verdicts[key]
-	r.mu.Unlock()
-	if ok && now.Before(v.until) {
-		return v.caller, v.err
+	if known, ok := r.good.Get(key); ok {
+		return known.(Caller), nil
 	}
-	caller, err := r.review(ctx, token)
-	if err != nil && !errors.Is(err, ErrInvalidToken) {
-		return Caller{}, err // not a verdict
+	if known, ok := r.bad.Get(key); ok {
+		return Caller{}, known.(error)
 	}
-	v = verdict{caller, err, now.Add(goodFor)}
+	if err := plausible(token, r.now()); err != nil {
+		return Caller{}, err
+	}
+	ctx, cancel := context.WithTimeout(ctx, reviewTimeout)
+	defer cancel()
+	done, err := r.turns.take(ctx)
 	if err != nil {
-		v.until = now.Add(badFor)
+		return Caller{}, fmt.Errorf("waiting to review a token: %w", err)
 	}
-	r.mu.Lock()
-	defer r.mu.Unlock()
-	if len(r.verdicts) >= maxVerdict {
-		for k, old := range r.verdicts {
-			if !now.Before(old.until) {
-				delete(r.verdicts, k)
-			}
-		}
-	}
-	if len(r.verdicts) < maxVerdict {
-		r.verdicts[key] = v
+	defer done()
+	caller, err := r.review(ctx, token)
+	switch {
+	case err == nil:
+		r.good.Add(key, caller, goodFor)
+	case errors.Is(err, ErrInvalidToken):
+		r.bad.Add(key, err, badFor)
 	}
 	return caller, err
 }
@@ -112,8 +113,6 @@ const (
 )
 
 func (r *Reviews) review(ctx context.Context, token string) (Caller, error) {
-	ctx, cancel := context.WithTimeout(ctx, 10*time.Second)
-	defer cancel()
 	answer, err := r.client.AuthenticationV1().TokenReviews().Create(ctx, &authenticationv1.TokenReview{
 		Spec: authenticationv1.TokenReviewSpec{Token: token, Audiences: []string{Audience}},
 	}, metav1.CreateOptions{})

@@ -131,6 +131,13 @@ func (o *pilotOptions) restConfig() (*rest.Config, error) {
 	return config, nil
 }
 
+// limited is the same way to the API server with a rate of its own.
+func limited(config *rest.Config, perSecond float32, burst int) *rest.Config {
+	own := rest.CopyConfig(config)
+	own.QPS, own.Burst, own.RateLimiter = perSecond, burst, nil
+	return own
+}
+
 // certificateLifetime is short: renewal is a matter of a handshake.
 const certificateLifetime = 24 * time.Hour
 
@@ -146,6 +153,11 @@ func runPilot(ctx context.Context, o *pilotOptions, log *slog.Logger) error {
 		return fmt.Errorf("preparing the Kubernetes client: %w", err)
 	}
 	dyn, err := dynamic.NewForConfig(config)
+	if err != nil {
+		return fmt.Errorf("preparing the Kubernetes client: %w", err)
+	}
+	// Anybody who reaches Pilot can have tokens reviewed; the rate of that is not taken from what Pilot lives on.
+	reviewing, err := kubernetes.NewForConfig(limited(config, 50, 100))
 	if err != nil {
 		return fmt.Errorf("preparing the Kubernetes client: %w", err)
 	}
@@ -201,7 +213,7 @@ func runPilot(ctx context.Context, o *pilotOptions, log *slog.Logger) error {
 	}
 	secure := grpc.NewServer(append(xdsOptions,
 		grpc.Creds(credentials.NewTLS(serving.TLSConfig())),
-		grpc.StreamInterceptor(identity.StreamInterceptor(identity.NewReviews(kube, time.Now), log)))...)
+		grpc.StreamInterceptor(identity.StreamInterceptor(identity.NewReviews(reviewing, time.Now), log)))...)
 	p.xds.Register(secure, admission.Admit)
 
 	components := []serve.Component{

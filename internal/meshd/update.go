@@ -133,8 +133,7 @@ func (p *pilot) currentView() *status.View {
 
 // newStatusWriter gives it a client of its own, slow enough to leave the API server to others.
 func newStatusWriter(config *rest.Config, p *pilot, watcher *watch.Watcher) (*status.Writer, error) {
-	slow := rest.CopyConfig(config)
-	slow.QPS, slow.Burst = 20, 50
+	slow := limited(config, 20, 50)
 	kube, err := kubernetes.NewForConfig(slow)
 	if err != nil {
 		return nil, fmt.Errorf("preparing the Kubernetes client: %w", err)
