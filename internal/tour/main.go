@@ -2,6 +2,7 @@ package tour
 
 import (
 	"context"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
@@ -33,6 +34,10 @@ func Main(ctx context.Context, environ []string, stdout, stderr io.Writer) int {
 		fmt.Fprintln(stderr, "demo:", err)
 		return 3
 	}
+	if err := t.alone(ctx); err != nil {
+		fmt.Fprintln(stderr, "demo:", err)
+		return 3
+	}
 	// What a demo that was killed has left would not be as the walk-through expects it.
 	if s, err := t.Type(ctx, ".", "meshctl sandbox down"); err != nil || s.Exit != 0 {
 		fmt.Fprintf(stderr, "demo: clearing away an earlier demo: %v%s\n", err, s.Stderr)
@@ -54,6 +59,30 @@ func Main(ctx context.Context, environ []string, stdout, stderr io.Writer) int {
 		return 3
 	}
 	return 0
+}
+
+// alone is an error while another demo's sandbox is up: somebody may be looking at it.
+func (t *Tour) alone(ctx context.Context) error {
+	s, err := t.Type(ctx, ".", "meshctl sandbox status -o json")
+	if err != nil {
+		return fmt.Errorf("looking for another demo: %w", err)
+	}
+	var status struct {
+		State, Dir string
+		PID        int
+	}
+	if err := json.Unmarshal([]byte(s.Stdout), &status); err != nil {
+		return fmt.Errorf("looking for another demo: %w: %s", err, s.Stderr)
+	}
+	if status.State == "down" {
+		return nil
+	}
+	where := status.Dir
+	if status.PID != 0 {
+		where = fmt.Sprintf("process %d, %s", status.PID, where)
+	}
+	return fmt.Errorf("a demo's sandbox is %s (%s): end it with Ctrl-C where the demo runs, or: bin/meshctl sandbox down --dir .cache/demo",
+		status.State, where)
 }
 
 func (t *Tour) farewell(once bool) {

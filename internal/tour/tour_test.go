@@ -165,7 +165,10 @@ func TestTheSandboxsEnvironmentIsTakenOver(t *testing.T) {
 }
 
 func TestADemoThatFailsStillTidiesUp(t *testing.T) {
-	tour, _ := repository(t, `echo "$*" >> "$(dirname "$0")/calls"; [ "$*" != "sandbox env" ]`)
+	tour, _ := repository(t, `
+		echo "$*" >> "$(dirname "$0")/calls"
+		[ "$*" = "sandbox status -o json" ] && echo '{"state": "down"}' && exit 1
+		[ "$*" != "sandbox env" ]`)
 	t.Chdir(tour.root)
 	var stdout, stderr bytes.Buffer
 	if code := Main(t.Context(), []string{"PATH=" + os.Getenv("PATH"), "DEMO_ONCE=1"}, &stdout, &stderr); code != 3 {
@@ -175,10 +178,35 @@ func TestADemoThatFailsStillTidiesUp(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if got := string(calls); got != "sandbox down\nsandbox up\nsandbox env\nsandbox down\n" {
+	if got := string(calls); got != "sandbox status -o json\nsandbox down\nsandbox up\nsandbox env\nsandbox down\n" {
 		t.Errorf("the commands were\n%s", got)
 	}
 	if !strings.Contains(stderr.String(), "demo: a kubernetes of our own: asking for the sandbox's environment") {
 		t.Errorf("said %q", stderr.String())
+	}
+}
+
+func TestADemoLeavesTheSandboxOfAnotherAlone(t *testing.T) {
+	for name, c := range map[string]struct{ status, want string }{
+		"one that runs": {`{"state": "running", "dir": "/there/.cache/demo", "pid": 42}`,
+			"demo: a demo's sandbox is running (process 42, /there/.cache/demo): end it with Ctrl-C where the demo runs, or: bin/meshctl sandbox down --dir .cache/demo\n"},
+		"one that starts": {`{"state": "starting", "dir": "/there/.cache/demo"}`,
+			"demo: a demo's sandbox is starting (/there/.cache/demo): end it with"},
+		"one that says nothing": {"", "demo: looking for another demo: "},
+	} {
+		t.Run(name, func(t *testing.T) {
+			tour, _ := repository(t, `echo "$*" >> "$(dirname "$0")/calls"; echo '`+c.status+`'`)
+			t.Chdir(tour.root)
+			var stdout, stderr bytes.Buffer
+			if code := Main(t.Context(), []string{"PATH=" + os.Getenv("PATH"), "DEMO_ONCE=1"}, &stdout, &stderr); code != 3 {
+				t.Errorf("ended with %d, want 3", code)
+			}
+			if !strings.HasPrefix(stderr.String(), c.want) {
+				t.Errorf("said %q, want %q", stderr.String(), c.want)
+			}
+			if calls, err := os.ReadFile("bin/calls"); err != nil || string(calls) != "sandbox status -o json\n" {
+				t.Errorf("the commands were\n%s(%v)", calls, err)
+			}
+		})
 	}
 }
