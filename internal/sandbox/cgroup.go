@@ -34,8 +34,12 @@ func (h hierarchy) unified() bool { return h.Options == "" }
 // cgroupRoot is where both the machine and the sandbox have their hierarchies.
 const cgroupRoot = "/sys/fs/cgroup"
 
-// neededControllers are those without which no container starts.
-var neededControllers = [...]string{"cpu", "memory", "pids"}
+// neededControllers are those without which no container starts, and usedControllers those that the kubelet and runc use where they are.
+// No others are shared out on the machine.
+var (
+	neededControllers = [...]string{"cpu", "memory", "pids"}
+	usedControllers   = [...]string{"cpu", "memory", "pids", "cpuset", "io", "hugetlb"}
+)
 
 // findCgroups lists the hierarchies below /sys/fs/cgroup.
 func findCgroups() ([]hierarchy, error) {
@@ -140,7 +144,7 @@ func joinCgroups(name string) error {
 	return nil
 }
 
-// enableControllers gives the children of a version 2 cgroup every controller it has itself.
+// enableControllers gives the children of a version 2 cgroup those of the used controllers that it has itself.
 func enableControllers(dir string) error {
 	controllers, err := os.ReadFile(filepath.Join(dir, "cgroup.controllers"))
 	if err != nil {
@@ -150,8 +154,8 @@ func enableControllers(dir string) error {
 	if err != nil {
 		return fmt.Errorf("reading cgroup controllers: %w", err)
 	}
-	for _, controller := range strings.Fields(string(controllers)) {
-		if slices.Contains(strings.Fields(string(enabled)), controller) {
+	for _, controller := range usedControllers {
+		if !slices.Contains(strings.Fields(string(controllers)), controller) || slices.Contains(strings.Fields(string(enabled)), controller) {
 			continue
 		}
 		// One at a time: a controller that cannot be had (rt processes hold cpu, for instance) must not cost the others.
@@ -160,6 +164,11 @@ func enableControllers(dir string) error {
 		for tries := 0; errors.Is(err, syscall.EBUSY) && tries < 50; tries++ {
 			time.Sleep(10 * time.Millisecond)
 			err = os.WriteFile(filepath.Join(dir, "cgroup.subtree_control"), []byte("+"+controller), 0)
+		}
+		if errors.Is(err, syscall.EBUSY) && slices.Contains(neededControllers[:], controller) {
+			// Only the machine's own root may do both: keep processes and share out controllers. The root that a container sees is not it.
+			return fmt.Errorf("%[1]s cannot share out %[2]s as it holds processes: mkdir -p %[1]s/init && "+
+				"for p in $(cat %[1]s/cgroup.procs); do echo $p > %[1]s/init/cgroup.procs; done", dir, controller)
 		}
 		if err != nil && slices.Contains(neededControllers[:], controller) {
 			return fmt.Errorf("enabling cgroup controller %s in %s: %w", controller, dir, err)
@@ -171,7 +180,8 @@ func enableControllers(dir string) error {
 // mountCgroups gives the sandbox its own view, from inside its mount and cgroup namespaces, after /sys was mounted anew.
 func mountCgroups(hierarchies []hierarchy) error {
 	const flags = unix.MS_NOSUID | unix.MS_NODEV | unix.MS_NOEXEC
-	if len(hierarchies) == 1 && hierarchies[0].unified() {
+	// Beside version 2 at the root, some programs mount a hierarchy of version 1 for themselves: it is nothing to the kubelet.
+	if slices.ContainsFunc(hierarchies, func(h hierarchy) bool { return h.unified() && h.Mount == cgroupRoot }) {
 		if err := unix.Mount("cgroup2", cgroupRoot, "cgroup2", flags, ""); err != nil {
 			return fmt.Errorf("mounting cgroups: %w", err)
 		}
