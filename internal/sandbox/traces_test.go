@@ -9,6 +9,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"strconv"
 	"strings"
 	"syscall"
 	"testing"
@@ -338,5 +339,46 @@ func TestAFileThatSomebodyPutIntoTheStateDirectoryIsKept(t *testing.T) {
 	entries, err := os.ReadDir(dir)
 	if err != nil || len(entries) != 1 || !isFile(precious) {
 		t.Errorf("left are %v (%v)", entries, err)
+	}
+}
+
+func TestOnlyProcessesInTheSandboxsOwnCgroupAreEnded(t *testing.T) {
+	needsMachine(t)
+	dir, other := t.TempDir(), t.TempDir()
+	// In one hierarchy, as a process may have left the others.
+	hierarchies, err := findCgroups()
+	if err != nil {
+		t.Fatal(err)
+	}
+	start := func(dir, below string) *exec.Cmd {
+		cmd := exec.Command("sleep", "600")
+		if err := cmd.Start(); err != nil {
+			t.Fatal(err)
+		}
+		cgroup := filepath.Join(hierarchies[len(hierarchies)-1].Mount, cgroupName(dir))
+		t.Cleanup(func() {
+			_ = cmd.Process.Kill() // it may have ended already, which is the point
+			_ = cmd.Wait()
+			if err := removeCgroups(cgroupName(dir), patience); err != nil {
+				t.Error(err)
+			}
+		})
+		if err := os.MkdirAll(filepath.Join(cgroup, below), 0o755); err != nil {
+			t.Fatal(err)
+		}
+		if err := os.WriteFile(filepath.Join(cgroup, below, "cgroup.procs"), []byte(strconv.Itoa(cmd.Process.Pid)), 0); err != nil {
+			t.Fatal(err)
+		}
+		return cmd
+	}
+	ours, theirs := start(dir, "a/b"), start(other, "")
+	if err := removeRemains(dir); err != nil {
+		t.Fatal(err)
+	}
+	if err := ours.Wait(); err == nil || ours.ProcessState.Sys().(syscall.WaitStatus).Signal() != syscall.SIGKILL {
+		t.Errorf("the sandbox's process ended with %v", err)
+	}
+	if startOf(strconv.Itoa(theirs.Process.Pid)) == "" {
+		t.Error("a process of another sandbox's was ended")
 	}
 }
