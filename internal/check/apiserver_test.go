@@ -31,7 +31,9 @@ func TestMain(m *testing.M) { os.Exit(apiserver.Run(m)) }
 
 // laxer are objects of the corpus that check refuses and the API server takes, with the reason.
 var laxer = map[string]string{
-	"label-characters": "map values of plain strings cannot be given a pattern in a CRD without a bound on their length",
+	"label-characters":   "map values of plain strings cannot be given a pattern in a CRD without a bound on their length",
+	"regex-beyond-bytes": "the API server reads characters where proxies read bytes",
+	"regex-too-large":    "a CRD has no word for the size of a regular expression's program",
 }
 
 // The verdict of the API server, which has only the CRDs to go by, is that of check.

@@ -4,7 +4,6 @@ import (
 	"fmt"
 	"maps"
 	"net/netip"
-	"regexp"
 	"slices"
 	"strings"
 	"time"
@@ -177,23 +176,6 @@ func (s *subject) overrideHeader(path, name string) {
 	if name != "" {
 		s.ignored(finding.Child(path, "overrideHeaderName"), "requests cannot override it")
 	}
-}
-
-// regex judges a regular expression as the proxy will take it: RE2, matching the whole value.
-func (s *subject) regex(path, text string) {
-	if _, err := regexp.Compile(text); err != nil {
-		hint := "the syntax is RE2"
-		if strings.Contains(text, "(?=") || strings.Contains(text, "(?!") || strings.Contains(text, "(?<") {
-			hint = "the syntax is RE2, which has no look-around"
-		}
-		s.error(finding.InvalidRegex, path, strings.TrimPrefix(err.Error(), "error parsing regexp: "), hint)
-	}
-}
-
-// matchesRegex says yes where the expression cannot be read: that is found elsewhere.
-func matchesRegex(text, value string) bool {
-	re, err := regexp.Compile("^(?:" + text + ")$")
-	return err != nil || re.MatchString(value)
 }
 
 func sortedKeys[V any](m map[string]V) []string { return slices.Sorted(maps.Keys(m)) }

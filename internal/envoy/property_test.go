@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"math/rand/v2"
 	"slices"
+	"strings"
 	"testing"
 	"time"
 
@@ -15,6 +16,7 @@ import (
 	"k8s.io/apimachinery/pkg/util/intstr"
 
 	"github.com/meshctl/meshctl/internal/api/v1alpha2"
+	"github.com/meshctl/meshctl/internal/check"
 	"github.com/meshctl/meshctl/internal/envoy"
 	"github.com/meshctl/meshctl/internal/ingest"
 	"github.com/meshctl/meshctl/internal/model"
@@ -63,6 +65,55 @@ func TestEnvoyAcceptsAnything(t *testing.T) {
 			t.Parallel()
 			g := &generator{rand.New(rand.NewPCG(seed, 1))}
 			mesh, _ := ingest.Build(objects.NewSet(g.objects()...), ingest.Config{})
+			all := proxies(mesh)
+			for _, p := range []model.Proxy{all[0], all[len(all)-1]} {
+				envoyproc.Validate(t, envoyproc.Static(t, envoy.Build(mesh, p), "127.0.0.1", 15000, nil))
+			}
+		})
+	}
+}
+
+// TestEnvoyTakesEveryRegexThatCheckTakes puts random regular expressions wherever one can stand.
+func TestEnvoyTakesEveryRegexThatCheckTakes(t *testing.T) {
+	envoyproc.Path(t)
+	const per = 150
+	for seed := range uint64(3) {
+		t.Run(fmt.Sprint(seed), func(t *testing.T) {
+			t.Parallel()
+			g := &generator{rand.New(rand.NewPCG(seed, 2))}
+			port := corev1.ServicePort{Name: "http", Port: 80}
+			var objs []*objects.Object
+			// The rules are about one of them and the paths lead to the other: both together would be the product of both.
+			for i, name := range []string{"a", "b"} {
+				objs = append(objs, g.object(corev1.SchemeGroupVersion, "Service", &corev1.Service{
+					ObjectMeta: metav1.ObjectMeta{Name: name, Namespace: "default"},
+					Spec:       corev1.ServiceSpec{ClusterIP: fmt.Sprint("10.96.0.", i+1), Ports: []corev1.ServicePort{port}},
+				}))
+			}
+			in := &networkingv1.Ingress{ObjectMeta: metav1.ObjectMeta{Name: "a", Namespace: "default"}, Spec: networkingv1.IngressSpec{IngressClassName: new("istio")}}
+			in.Spec.Rules = []networkingv1.IngressRule{{IngressRuleValue: networkingv1.IngressRuleValue{HTTP: &networkingv1.HTTPIngressRuleValue{}}}}
+			backend := networkingv1.IngressBackend{Service: &networkingv1.IngressServiceBackend{Name: "b", Port: networkingv1.ServiceBackendPort{Number: 80}}}
+			for n := 0; n < per; {
+				text := g.regex()
+				if fault, _ := check.Regex(text); fault != "" {
+					continue
+				}
+				r := &v1alpha2.RouteRule{ObjectMeta: metav1.ObjectMeta{Name: fmt.Sprint("r", n), Namespace: "default"}}
+				r.Spec.Destination = v1alpha2.IstioService{Name: "a"}
+				match := v1alpha2.StringMatch{Regex: &text}
+				r.Spec.Match = &v1alpha2.MatchCondition{Request: &v1alpha2.RequestMatcher{Headers: map[string]v1alpha2.StringMatch{
+					"uri": match, "authority": match, "cookie": match,
+				}}}
+				objs = append(objs, g.object(v1alpha2.GroupVersion, "RouteRule", r))
+				http := in.Spec.Rules[0].HTTP
+				http.Paths = append(http.Paths, networkingv1.HTTPIngressPath{Path: "/" + text, Backend: backend})
+				n++
+			}
+			objs = append(objs, g.object(networkingv1.SchemeGroupVersion, "Ingress", in))
+			mesh, _ := ingest.Build(objects.NewSet(objs...), ingest.Config{})
+			if len(mesh.Ingress) < per*9/10 {
+				t.Errorf("%d of %d paths are in force", len(mesh.Ingress), per)
+			}
 			all := proxies(mesh)
 			for _, p := range []model.Proxy{all[0], all[len(all)-1]} {
 				envoyproc.Validate(t, envoyproc.Static(t, envoy.Build(mesh, p), "127.0.0.1", 15000, nil))
@@ -122,9 +173,24 @@ func (g *generator) labels() map[string]string {
 
 func (g *generator) text() string {
 	if g.odd() {
-		return pick(g, "", "*", "(", "(?=x)", "a\r\nb", "a\x00b")
+		return pick(g, "", "*", "(", "(?=x)", "a\r\nb", "a\x00b", `\x{2603}`, `\Qa`, `[\xf0-☃]`, `\p{Greek}|\p{Letter}`, strings.Repeat("a{1000}", 20))
 	}
-	return pick(g, "/", "/a", "/a", "/a/", "/a/b", "/a.*", "/a[0-9]+", "(?i)/A", "a", "a?b#c", "é", "[fd00::1]:80", "a:80", "%REQ(x)%", ".")
+	if g.often(20) {
+		return g.regex()
+	}
+	return pick(g, `^(.*?;)?(session=[A-Za-z0-9_-]{64})(;.*)?$`, "/", "/a", "/a", "/a/", "/a/b", "/a.*", "/a[0-9]+", "(?i)/A", "a", "a?b#c", "é", "[fd00::1]:80", "a:80", "%REQ(x)%", ".")
+}
+
+// regex is a regular expression of everything that Go's syntax has. Few of the longer ones can be read.
+func (g *generator) regex() string {
+	var b strings.Builder
+	for range 1 + g.IntN(6) {
+		b.WriteString(pick(g, "/", "a", "k", "é", "☃", ".", "^", "$", "|", "-", "(", ")", "(?:", "(?i)", "(?sU:", "(?P<n>", "(?<m>", "[", "[^", "]",
+			"*", "+", "?", "{3}", "{2,9}", "{64}", "{1000}", `\Q`, `\E`, `\\`, `\d`, `\W`, `\b`, `\A`, `\z`, `\.`, `\a`, `\n`,
+			`\x41`, `\xff`, `\x{e9}`, `\x{100}`, `\x{2603}`, `\0`, `\12`, `\377`, `\400`, `\777`, "[a-z]", "[é-ñ]", `[\xf0-☃]`, "[[:alpha:]]", "[[:^word:]]",
+			`\pL`, `\PN`, `\p{Lu}`, `\p{^Zs}`, `\p{Any}`, `\p{Greek}`, `\p{Letter}`, `\p{lu}`, `\p{ASCII}`, `[\p{L}\d]`))
+	}
+	return b.String()
 }
 
 func (g *generator) object(gv schema.GroupVersion, kind string, v objects.Value) *objects.Object {

@@ -9,6 +9,7 @@ import (
 
 	networkingv1 "k8s.io/api/networking/v1"
 
+	"github.com/meshctl/meshctl/internal/check"
 	"github.com/meshctl/meshctl/internal/finding"
 	"github.com/meshctl/meshctl/internal/meshconfig"
 	"github.com/meshctl/meshctl/internal/model"
@@ -90,8 +91,9 @@ func (b *builder) path(o *objects.Object, field string, p networkingv1.HTTPIngre
 	if prefix, ok := strings.CutSuffix(p.Path, ".*"); ok && regexp.QuoteMeta(prefix) == prefix {
 		return model.IngressRoute{Path: cmp.Or(prefix, "/"), PathKind: model.Prefix}, true
 	}
-	if _, err := regexp.Compile(p.Path); err != nil {
-		b.find(o, finding.InvalidRegex, finding.Error, finding.Child(field, "path"), fmt.Sprintf("%q is not a regular expression: %v", p.Path, err), "set pathType to Exact or Prefix for a literal path")
+	if fault, hint := check.Regex(p.Path); fault != "" {
+		b.find(o, finding.InvalidRegex, finding.Error, finding.Child(field, "path"), fmt.Sprintf("the path is not a regular expression that proxies take: %s", fault),
+			hint+"; set pathType to Exact or Prefix for a literal path")
 		return model.IngressRoute{}, false
 	}
 	return model.IngressRoute{Path: p.Path, PathKind: model.Regex}, true

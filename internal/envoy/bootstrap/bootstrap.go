@@ -34,6 +34,12 @@ const MaxConnections = 50000
 
 type object = map[string]any
 
+// Runtime is what every Envoy of the mesh must be told, or it refuses configuration that is sound: by itself it takes no regular expression of
+// more than 100 steps, which a cookie's has, and refuses with it all that came along. How large one may be is judged before, with the object.
+func Runtime() map[string]any {
+	return object{"re2.max_program_size.error_level": 100_000}
+}
+
 // JSON renders the bootstrap.
 func JSON(c Config) ([]byte, error) {
 	node := object{"id": c.NodeID, "cluster": c.ServiceCluster}
@@ -53,6 +59,10 @@ func JSON(c Config) ([]byte, error) {
 	b := object{
 		"node":  node,
 		"admin": object{"address": socket("127.0.0.1", c.AdminPort)},
+		"layered_runtime": object{"layers": []any{
+			object{"name": "static", "static_layer": Runtime()},
+			object{"name": "admin", "admin_layer": object{}},
+		}},
 		"dynamic_resources": object{
 			"ads_config": object{
 				"api_type":                       "DELTA_GRPC",

@@ -1,19 +1,20 @@
-package bootstrap
+package bootstrap_test
 
 import (
 	"net/netip"
 	"path/filepath"
 	"testing"
 
+	"github.com/meshctl/meshctl/internal/envoy/bootstrap"
 	"github.com/meshctl/meshctl/internal/testkit/envoyproc"
 	"github.com/meshctl/meshctl/internal/testkit/golden"
 )
 
-func cases() map[string]Config {
-	return map[string]Config{
+func cases() map[string]bootstrap.Config {
+	return map[string]bootstrap.Config{
 		"sidecar": {
 			NodeID: "sidecar~10.1.2.3~a-1.default~default.svc.cluster.local", ServiceCluster: "a", AdminPort: 15000, XDSSocket: "/etc/istio/proxy/xds.sock",
-			MaxConnections: MaxConnections, Metadata: map[string]any{"version": "0.0.0"},
+			MaxConnections: bootstrap.MaxConnections, Metadata: map[string]any{"version": "0.0.0"},
 		},
 		"everything": {
 			NodeID: "ingress~fd00::1~i-1.istio-system~istio-system.svc.cluster.local", ServiceCluster: "istio-ingress", AdminPort: 15001, XDSSocket: "/x.sock",
@@ -25,7 +26,7 @@ func cases() map[string]Config {
 func TestJSON(t *testing.T) {
 	for name, c := range cases() {
 		t.Run(name, func(t *testing.T) {
-			got, err := JSON(c)
+			got, err := bootstrap.JSON(c)
 			if err != nil {
 				t.Fatal(err)
 			}
@@ -37,7 +38,7 @@ func TestJSON(t *testing.T) {
 func TestEnvoyAcceptsIt(t *testing.T) {
 	for name, c := range cases() {
 		t.Run(name, func(t *testing.T) {
-			got, err := JSON(c)
+			got, err := bootstrap.JSON(c)
 			if err != nil {
 				t.Fatal(err)
 			}

@@ -14,8 +14,10 @@ import (
 	"google.golang.org/protobuf/encoding/protojson"
 	"google.golang.org/protobuf/proto"
 	"google.golang.org/protobuf/types/known/anypb"
+	"google.golang.org/protobuf/types/known/structpb"
 
 	"github.com/meshctl/meshctl/internal/envoy"
+	"github.com/meshctl/meshctl/internal/envoy/bootstrap"
 )
 
 // Static is a bootstrap that holds the resources themselves in place of the stream they usually come by, so that Envoy judges and runs all of
@@ -29,6 +31,13 @@ func Static(t testing.TB, r *envoy.Resources, adminHost string, adminPort uint32
 		}}}},
 		StaticResources: &bootstrapv3.Bootstrap_StaticResources{},
 	}
+	runtime, err := structpb.NewStruct(bootstrap.Runtime())
+	if err != nil {
+		t.Fatalf("writing the runtime: %v", err)
+	}
+	b.LayeredRuntime = &bootstrapv3.LayeredRuntime{Layers: []*bootstrapv3.RuntimeLayer{
+		{Name: "static", LayerSpecifier: &bootstrapv3.RuntimeLayer_StaticLayer{StaticLayer: runtime}},
+	}}
 	assignments := map[string]*endpointv3.ClusterLoadAssignment{}
 	for _, res := range r.Endpoints {
 		m := &endpointv3.ClusterLoadAssignment{}
