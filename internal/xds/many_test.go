@@ -15,6 +15,7 @@ import (
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/status"
 
+	"github.com/meshctl/meshctl/internal/model"
 	"github.com/meshctl/meshctl/internal/xds"
 )
 
@@ -193,29 +194,92 @@ func TestEveryProxyEndsWithTheLastPublicationWhateverCameBefore(t *testing.T) {
 	}
 }
 
-func TestAProxyThatDoesNotReadHoldsUpNobody(t *testing.T) {
-	f := start(t)
+// big are more clusters than windows hold.
+func (f *fixture) big() xds.Group {
 	many := set{}
 	for i := range 20000 {
 		many[fmt.Sprintf("a-cluster-with-a-name-of-some-length-so-that-the-windows-fill-%d", i)] = 1
 	}
-	big := xds.Group{f.set(many, cluster)}
+	return xds.Group{f.set(many, cluster)}
+}
+
+// slow is a client that asks for clusters and never receives.
+func (f *fixture) slow() {
+	f.t.Helper()
+	ctx, cancel := context.WithCancel(context.Background())
+	f.t.Cleanup(cancel)
+	s, err := discoveryv3.NewAggregatedDiscoveryServiceClient(dial(f.t, f.addr)).DeltaAggregatedResources(ctx)
+	if err != nil {
+		f.t.Fatal(err)
+	}
+	if err := s.Send(&discoveryv3.DeltaDiscoveryRequest{TypeUrl: cds, Node: &corev3.Node{Id: "slow"}}); err != nil {
+		f.t.Fatal(err)
+	}
+}
+
+func TestAProxyThatStopsReadingLosesItsStream(t *testing.T) {
+	f := start(t, stepTimeout)
+	f.generation++
+	f.server.Publish(source{&xds.Snapshot{Clusters: f.big(), Routes: xds.Group{f.set(set{"80": 1}, route)}}}, f.generation)
+	f.slow()
+	f.await("the slow one is connected and behind", func() bool { _, behind := f.server.Progress(f.generation); return behind == 1 })
+	c := f.delta("quick")
+	c.subscribe(rds, "80")
+	c.hearAndAck(rds, "80")
+	f.await("the quick one alone counts", func() bool { n, behind := f.server.Progress(f.generation); return n == 1 && behind == 0 })
+	c.quiet()
+}
+
+func TestTheStreamOfAWorkloadThatIsGoneEnds(t *testing.T) {
+	f := start(t)
+	f.publish(base())
+	gone, stays := connect(t, f, "gone"), connect(t, f, "stays")
+	f.server.Keep(func(_ context.Context, p model.Proxy) bool { return p.Workload.Name != "gone" })
+	select {
+	case err := <-gone.over:
+		if status.Code(err) != codes.PermissionDenied {
+			t.Error(err)
+		}
+	case <-time.After(patience):
+		t.Fatal("it goes on")
+	}
+	f.await("one is left", func() bool { n, _ := f.server.Progress(0); return n == 1 })
+	stays.quiet()
+}
+
+// faulty panics for one proxy.
+type faulty struct{ source }
+
+func (s faulty) Snapshot(p model.Proxy) *xds.Snapshot {
+	if p.Workload.Name == "unlucky" {
+		panic("a fault in the translation")
+	}
+	return s.source.Snapshot(p)
+}
+
+func TestAFaultInOneProxysConfigurationEndsItsStreamAlone(t *testing.T) {
+	f := start(t)
+	f.publish(base())
+	c := connect(t, f, "p")
+	f.server.Publish(faulty{source{&xds.Snapshot{}}}, 2)
+	c.hearAndAck(lds, "-80")
+	unlucky := f.delta("unlucky")
+	unlucky.subscribe(cds)
+	if err := <-unlucky.over; status.Code(err) != codes.Internal {
+		t.Error(err)
+	}
+	c.hearAndAck(cds, "-a", "-b")
+}
+
+func TestAProxyThatDoesNotReadHoldsUpNobody(t *testing.T) {
+	f := start(t)
+	big := f.big()
 	publish := func(v int) {
 		f.generation++
 		f.server.Publish(source{&xds.Snapshot{Clusters: big, Routes: xds.Group{f.set(set{"80": v}, route)}}}, f.generation)
 	}
 	publish(1)
-	// A client with the smallest windows that never receives.
-	conn := dial(t, f.addr)
-	ctx, cancel := context.WithCancel(context.Background())
-	t.Cleanup(cancel)
-	slow, err := discoveryv3.NewAggregatedDiscoveryServiceClient(conn).DeltaAggregatedResources(ctx)
-	if err != nil {
-		t.Fatal(err)
-	}
-	if err := slow.Send(&discoveryv3.DeltaDiscoveryRequest{TypeUrl: cds, Node: &corev3.Node{Id: "slow"}}); err != nil {
-		t.Fatal(err)
-	}
+	f.slow()
 	f.await("the slow one is connected", func() bool { n, _ := f.server.Progress(0); return n == 1 })
 	c := f.delta("quick")
 	c.subscribe(rds, "80")

@@ -167,15 +167,9 @@ func (v service) StreamAggregatedResources(g discoveryv3.AggregatedDiscoveryServ
 	})
 }
 
-// serve runs a stream: one goroutine reads requests, this one owns all state and writes.
+// serve runs a stream: one goroutine reads requests, one owns all state and writes, and this one ends it.
 func (s *Server) serve(g grpc.ServerStream, admit Admit, delta bool, recv func() (*request, error)) (err error) {
-	defer func() {
-		// Whatever is wrong with one proxy's configuration must not take the others' away.
-		if r := recover(); r != nil {
-			s.cfg.Log.Error("serving a stream panicked", "panic", r, "stack", string(debug.Stack()))
-			err = status.Error(codes.Internal, "internal error")
-		}
-	}()
+	defer s.survive(&err)
 	ctx := g.Context()
 	requests := make(chan *request, 8)
 	ended := make(chan error, 1)
@@ -218,30 +212,38 @@ func (s *Server) serve(g grpc.ServerStream, admit Admit, delta bool, recv func()
 		s.mu.Lock()
 		delete(s.streams, st)
 		s.mu.Unlock()
-		st.timer.Stop()
 		s.cfg.Progress()
 		s.cfg.Log.Info("proxy disconnected", "proxy", st.name(), "role", string(proxy.Type))
 	}()
 
-	if err := st.take(first); err != nil {
+	over := make(chan error, 1)
+	go func() { over <- st.run(first, requests, ended) }()
+	select {
+	case err := <-over:
+		return err
+	case err := <-st.cut:
+		// What the other goroutine is writing now fails when this one returns.
+		s.cfg.Log.Warn("ending a proxy's stream", "proxy", st.name(), "reason", err.Error())
 		return err
 	}
-	for {
-		if err := st.advance(); err != nil {
-			return err
+}
+
+// Keep ends the streams that keep says no to, given the stream's context and its proxy: of workloads that are gone.
+func (s *Server) Keep(keep func(context.Context, model.Proxy) bool) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	for st := range s.streams {
+		if !keep(st.grpc.Context(), st.proxy) {
+			st.end(status.Error(codes.PermissionDenied, "the workload is gone"))
 		}
-		select {
-		case r := <-requests:
-			if err := st.take(r); err != nil {
-				return err
-			}
-		case <-st.wake:
-		case <-st.timer.C:
-		case err := <-ended:
-			return receiveError(err)
-		case <-ctx.Done():
-			return ctx.Err()
-		}
+	}
+}
+
+// survive makes a panic the end of one stream: whatever is wrong with one proxy's configuration must not take the others' away.
+func (s *Server) survive(err *error) {
+	if r := recover(); r != nil {
+		s.cfg.Log.Error("serving a stream panicked", "panic", r, "stack", string(debug.Stack()))
+		*err = status.Error(codes.Internal, "internal error")
 	}
 }
 

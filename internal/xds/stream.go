@@ -27,6 +27,9 @@ type stream struct {
 
 	wake  chan struct{}
 	timer *time.Timer
+	// cut ends the stream from outside; overdue does when a proxy does not read.
+	cut     chan error
+	overdue *time.Timer
 
 	// A rollout takes the proxy from one publication to the next, step by step, each step when the one before was answered.
 	plan     *publication
@@ -45,6 +48,10 @@ type stream struct {
 	mu   sync.Mutex
 	subs [kinds]*subscription
 }
+
+// patience is how many times the wait for an acknowledgement a proxy may take to read. One that has stopped reading keeps its stream from all
+// else; it comes back when it can.
+const patience = 12
 
 // step of a rollout. What is new travels with the references, what is gone against them, and only after everything new is in place.
 // Names that a proxy subscribes to one by one (endpoints, routes) it drops itself with the cluster or listener that named them; what it still
@@ -66,9 +73,11 @@ const (
 func newStream(s *Server, g grpc.ServerStream, proxy model.Proxy, node *corev3.Node, delta bool) *stream {
 	st := &stream{
 		server: s, grpc: g, delta: delta, proxy: proxy, version: envoyVersion(node), connected: time.Now(),
-		wake: make(chan struct{}, 1), timer: time.NewTimer(time.Hour), step: idle, unknown: map[string]bool{},
+		wake: make(chan struct{}, 1), cut: make(chan error, 1), timer: time.NewTimer(time.Hour), step: idle, unknown: map[string]bool{},
 	}
 	st.timer.Stop()
+	st.overdue = time.AfterFunc(time.Hour, func() { st.end(status.Error(codes.DeadlineExceeded, "the proxy does not read what it is sent")) })
+	st.overdue.Stop()
 	for k := range kind(kinds) {
 		st.subs[k] = &subscription{kind: k, names: map[string]struct{}{}, since: st.connected}
 	}
@@ -89,6 +98,48 @@ func (st *stream) poke() {
 	case st.wake <- struct{}{}:
 	default:
 	}
+}
+
+// run serves the stream from its first request until it ends.
+func (st *stream) run(first *request, requests <-chan *request, ended <-chan error) (err error) {
+	defer st.timer.Stop()
+	defer st.server.survive(&err)
+	ctx := st.grpc.Context()
+	if err := st.take(first); err != nil {
+		return err
+	}
+	for {
+		if err := st.advance(); err != nil {
+			return err
+		}
+		select {
+		case r := <-requests:
+			if err := st.take(r); err != nil {
+				return err
+			}
+		case <-st.wake:
+		case <-st.timer.C:
+		case err := <-ended:
+			return receiveError(err)
+		case <-ctx.Done():
+			return ctx.Err()
+		}
+	}
+}
+
+// end makes the stream end with err, unless it is about to already.
+func (st *stream) end(err error) {
+	select {
+	case st.cut <- err:
+	default:
+	}
+}
+
+// put writes one response; a proxy that does not take it in time loses its stream.
+func (st *stream) put(f *frame) error {
+	st.overdue.Reset(patience * st.server.cfg.StepTimeout)
+	defer st.overdue.Stop()
+	return st.grpc.SendMsg(f)
 }
 
 // take processes one request.
@@ -265,9 +316,9 @@ func (st *stream) decline(r *request) error {
 	st.unknown[strings.Clone(r.url)] = true
 	nonce := st.server.newNonce()
 	if st.delta {
-		return st.grpc.SendMsg(deltaFrame(r.url, nonce, nil, r.subscribe))
+		return st.put(deltaFrame(r.url, nonce, nil, r.subscribe))
 	}
-	return st.grpc.SendMsg(sotwFrame(r.url, nonce, "0", nil))
+	return st.put(sotwFrame(r.url, nonce, "0", nil))
 }
 
 // follow takes up the newest publication: endpoints at once, the rest when the rollout before it is over.
@@ -515,7 +566,7 @@ func (st *stream) write(sub *subscription, resources []*Resource, removed []stri
 	c.responses[k].Add(1)
 	c.resources[k].Add(uint64(len(resources)))
 	c.bytes[k].Add(uint64(f.size))
-	return st.grpc.SendMsg(f)
+	return st.put(f)
 }
 
 // report is the stream's line of proxystatus.
