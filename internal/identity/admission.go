@@ -111,6 +111,16 @@ func (a *Admission) Admit(ctx context.Context, nodeID string) (model.Proxy, erro
 	return proxy, nil
 }
 
+// Holds says whether the pod that the verified caller of ctx proved to be still exists. Who was admitted without proof stays.
+func (a *Admission) Holds(ctx context.Context) bool {
+	caller, ok := FromContext(ctx)
+	if !ok {
+		return true
+	}
+	pod, ok := a.Pods(caller.Namespace, caller.Pod)
+	return ok && string(pod.UID) == caller.PodUID
+}
+
 // gatewayAccount is the service account that a gateway of the type must have; empty for other proxies.
 func gatewayAccount(t model.ProxyType) string {
 	switch t {

@@ -198,7 +198,7 @@ func runPilot(ctx context.Context, o *pilotOptions, log *slog.Logger) error {
 		return err
 	}
 	p := &pilot{options: o, log: log, settings: settings, translator: newTranslator()}
-	admission := &identity.Admission{Pods: watcher.Pod, Namespace: o.namespace, Wait: 5 * time.Second, Log: log}
+	p.admission = &identity.Admission{Pods: watcher.Pod, Namespace: o.namespace, Wait: 5 * time.Second, Log: log}
 	p.xds = xds.New(xds.Config{Pilot: o.name, Progress: p.progressed, Rejected: p.rejected, Log: log})
 	p.metrics = newPilotMetrics(p.xds)
 	if o.writeStatus {
@@ -214,7 +214,7 @@ func runPilot(ctx context.Context, o *pilotOptions, log *slog.Logger) error {
 	secure := grpc.NewServer(append(xdsOptions,
 		grpc.Creds(credentials.NewTLS(serving.TLSConfig())),
 		grpc.StreamInterceptor(identity.StreamInterceptor(identity.NewReviews(reviewing, time.Now), log)))...)
-	p.xds.Register(secure, admission.Admit)
+	p.xds.Register(secure, p.admission.Admit)
 
 	components := []serve.Component{
 		serve.HTTP("health", listeners["health"], serve.Health(p.metrics.registry, watcher.Waiting, p.waiting), nil, log),

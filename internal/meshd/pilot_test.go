@@ -8,6 +8,7 @@ import (
 	"net/http"
 	"strings"
 	"testing"
+	"time"
 
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/status"
@@ -230,6 +231,39 @@ func TestTheCallerDecidesWhichProxyItIs(t *testing.T) {
 	}
 	// On loopback in plaintext the node id is believed.
 	p.connect("sidecar~10.1.0.2~reviews-v2."+ns+"~d", "", "").holds(routesType, "9080")
+}
+
+func TestAProxysStreamEndsWithItsPod(t *testing.T) {
+	l := newLab(t)
+	l.installKinds()
+	p := l.pilot(l.server.Kubeconfig)
+	p.ready()
+	ns := l.server.Namespace(t)
+	l.account(ns, "reviews")
+	l.apply(ns, reviews)
+	proven := p.connect("sidecar~10.1.0.1~reviews-v1."+ns+"~d", l.token(ns, "reviews", "reviews-v1"), ns)
+	proven.holds(routesType, "9080")
+	trusted := p.connect("sidecar~10.9.9.9~of-no-pod."+ns+"~d", "", "")
+	before := trusted.holds(routesType, "9080")
+	now := int64(0)
+	if err := l.kube.CoreV1().Pods(ns).Delete(t.Context(), "reviews-v1", metav1.DeleteOptions{GracePeriodSeconds: &now}); err != nil {
+		t.Fatal(err)
+	}
+	select {
+	case err := <-proven.ended:
+		if status.Code(err) != codes.PermissionDenied || !strings.Contains(err.Error(), "gone") {
+			t.Error(err)
+		}
+	case <-time.After(30 * time.Second):
+		t.Fatal("the stream outlives the pod")
+	}
+	l.apply(ns, routeTo("to-v2", "v2"))
+	until(t, "the other is served as before", func() error {
+		if trusted.holds(routesType, "9080") == before {
+			return errors.New("the rule has not come")
+		}
+		return nil
+	})
 }
 
 func TestAnIngressOfTheMeshGetsTheGatewaysAddress(t *testing.T) {

@@ -2,6 +2,7 @@ package meshd
 
 import (
 	"cmp"
+	"context"
 	"fmt"
 	"log/slog"
 	"runtime/debug"
@@ -17,6 +18,7 @@ import (
 
 	"github.com/meshctl/meshctl/internal/api/v1alpha2"
 	"github.com/meshctl/meshctl/internal/finding"
+	"github.com/meshctl/meshctl/internal/identity"
 	"github.com/meshctl/meshctl/internal/ingest"
 	"github.com/meshctl/meshctl/internal/model"
 	"github.com/meshctl/meshctl/internal/objects"
@@ -32,6 +34,7 @@ type pilot struct {
 	settings   *settings
 	translator *translator
 	xds        *xds.Server
+	admission  *identity.Admission
 	metrics    *pilotMetrics
 	status     *status.Writer // nil when statuses are not written
 
@@ -42,6 +45,7 @@ type pilot struct {
 
 // update makes the mesh of the objects and publishes it. It is called from one goroutine.
 func (p *pilot) update(u watch.Update) {
+	p.xds.Keep(func(ctx context.Context, _ model.Proxy) bool { return p.admission.Holds(ctx) })
 	p.settings.follow(u.Settings)
 	start := time.Now()
 	mesh, findings, err := build(u.Set, p.settings.ingest())
