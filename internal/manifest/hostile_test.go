@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"math/rand/v2"
 	"os"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -75,6 +76,36 @@ func TestManyDocumentsAreRefused(t *testing.T) {
 	if len(objs) != manifest.MaxDocuments || len(fs) != 1 || fs[0].Code != finding.TooLarge {
 		t.Errorf("%d objects, findings %v", len(objs), fs)
 	}
+}
+
+func TestNoticesRefuseNothing(t *testing.T) {
+	const retired = "apiVersion: extensions/v1beta1\nkind: Deployment\nmetadata: {generateName: a}\nspec: {selector: {matchLabels: {a: b}}, template: {metadata: {labels: {a: b}}}}\n---\n"
+	t.Run("however many there are, every document is read", func(t *testing.T) {
+		const n = 11 * manifest.MaxFindings
+		objs, fs := manifest.Decode("x", repeat(retired, len(retired)*n), manifest.Options{})
+		if len(objs) != n || finding.HasErrors(fs) || len(fs) != manifest.MaxFindings+1 {
+			t.Fatalf("%d objects, %d findings, last %v", len(objs), len(fs), fs[len(fs)-1])
+		}
+		if last := fs[len(fs)-1]; last.Severity != finding.Info || !strings.Contains(last.Message, "1000 more findings") {
+			t.Errorf("last finding is %s", last)
+		}
+	})
+	t.Run("they do not crowd out the error", func(t *testing.T) {
+		text := append(repeat(retired, len(retired)*2*manifest.MaxFindings), "kind: Service\nmetadata: {name: a}\n"...)
+		_, fs := manifest.Decode("x", text, manifest.Options{})
+		if !slices.ContainsFunc(fs, func(f finding.Finding) bool { return f.Code == finding.MissingIdentity }) {
+			t.Errorf("the error is not among %d findings", len(fs))
+		}
+		if last := fs[len(fs)-1]; last.Severity != finding.Info {
+			t.Errorf("last finding is %s", last)
+		}
+	})
+	t.Run("an error that is not shown still refuses", func(t *testing.T) {
+		_, fs := manifest.Decode("x", repeat("kind: Service\n---\n", len("kind: Service\n---\n")*(manifest.MaxFindings+5)), manifest.Options{})
+		if last := fs[len(fs)-1]; len(fs) != manifest.MaxFindings+1 || last.Severity != finding.Error {
+			t.Errorf("%d findings, last %s", len(fs), last)
+		}
+	})
 }
 
 func TestDepthIsBounded(t *testing.T) {

@@ -6,8 +6,10 @@
 package manifest
 
 import (
+	"cmp"
 	"fmt"
 	"reflect"
+	"slices"
 	"strings"
 
 	"go.yaml.in/yaml/v3"
@@ -46,15 +48,25 @@ func Decode(name string, data []byte, opt Options) ([]*objects.Object, []finding
 		r.documents(data)
 	}
 	r.findings = append(r.findings, duplicates(r.objects)...)
-	finding.Sort(r.findings)
-	if len(r.findings) > MaxFindings {
-		rest := len(r.findings) - MaxFindings
-		r.findings = append(r.findings[:MaxFindings:MaxFindings], finding.Finding{
-			Code: finding.TooLarge, Severity: finding.Error, Position: finding.Position{File: name},
-			Message: fmt.Sprintf("%d more findings are not shown", rest),
-		})
+	return r.objects, bounded(name, r.findings, r.hidden)
+}
+
+// bounded sorts findings and keeps as many as a reader can use, the grave ones first. What is left out, with the hidden ones that never were kept,
+// is said in one line as grave as the gravest of it: notices, however many, refuse nothing.
+func bounded(name string, fs []finding.Finding, hidden int) []finding.Finding {
+	finding.Sort(fs)
+	if len(fs) <= MaxFindings {
+		return fs
 	}
-	return r.objects, r.findings
+	slices.SortStableFunc(fs, func(a, b finding.Finding) int { return cmp.Compare(b.Severity, a.Severity) })
+	gravest := fs[MaxFindings].Severity
+	rest := len(fs) - MaxFindings + hidden
+	fs = fs[:MaxFindings:MaxFindings]
+	finding.Sort(fs)
+	return append(fs, finding.Finding{
+		Code: finding.TooLarge, Severity: gravest, Position: finding.Position{File: name},
+		Message: fmt.Sprintf("%d more findings are not shown", rest),
+	})
 }
 
 // duplicates finds objects that are there twice.
@@ -83,6 +95,9 @@ type reader struct {
 	document int
 	nodes    int
 	stopped  bool
+	// counts are the findings so far by severity, of which hidden are not kept.
+	counts [finding.Error + 1]int
+	hidden int
 	// types remembers the fields of the Go types met so far.
 	types    map[reflect.Type]map[string]reflect.Type
 	objects  []*objects.Object
@@ -90,14 +105,30 @@ type reader struct {
 }
 
 func (r *reader) find(f finding.Finding) {
+	if !r.enough(f.Severity) {
+		r.add(f)
+	}
+}
+
+func (r *reader) add(f finding.Finding) {
 	if f.Position.File == "" {
 		f.Position.File = r.name
 	}
 	r.findings = append(r.findings, f)
-	// Garbage makes a finding a line: enough is enough.
-	if len(r.findings) > 10*MaxFindings {
+}
+
+// enough counts a finding, and says of one that it need not be kept, nor its position be looked for: garbage makes a finding a line. Errors in
+// such numbers end the reading; notices do not, for the objects they are about are good.
+func (r *reader) enough(s finding.Severity) bool {
+	r.counts[s]++
+	if r.counts[s] <= 10*MaxFindings {
+		return false
+	}
+	if s == finding.Error {
 		r.stopped = true
 	}
+	r.hidden++
+	return true
 }
 
 // root takes one document, whose lines begin after offset lines of the file.
@@ -231,7 +262,10 @@ func (s *subject) find(code finding.Code, severity finding.Severity, field, mess
 	if severity == finding.Error && code != finding.UnknownField {
 		s.broken = true
 	}
-	s.reader.find(finding.Finding{Code: code, Severity: severity, Object: s.ref, Field: field, Position: s.at.Locate(field), Message: message, Hint: hint})
+	if s.enough(severity) {
+		return
+	}
+	s.add(finding.Finding{Code: code, Severity: severity, Object: s.ref, Field: field, Position: s.at.Locate(field), Message: message, Hint: hint})
 }
 
 func (s *subject) upgrade(gvk schema.GroupVersionKind) schema.GroupVersionKind {
