@@ -166,7 +166,8 @@ func (b *builder) endpoint(namespace string, servicePort, port uint32, e discove
 	return out
 }
 
-// place adds what is known of the pod behind an endpoint.
+// place adds what is known of the pod behind an endpoint. Pods of other namespaces than the slice's are not asked about: whoever may write slices
+// in one namespace is not to open ports, or to choose protocols, in another. The address alone still gets its traffic, as from kube-proxy.
 func (b *builder) place(namespace string, e discoveryv1.Endpoint, out model.Endpoint) model.Endpoint {
 	if e.Hostname != nil {
 		out.Hostname = *e.Hostname
@@ -181,7 +182,7 @@ func (b *builder) place(namespace string, e discoveryv1.Endpoint, out model.Endp
 	if t := e.TargetRef; t != nil && t.Kind == "Pod" {
 		p = b.workloads[model.WorkloadKey{Namespace: cmp.Or(t.Namespace, namespace), Name: t.Name}]
 	}
-	if p != nil {
+	if p != nil && p.Key.Namespace == namespace {
 		out.Workload = p.Key
 		out.Labels = p.Labels
 	}
