@@ -35,10 +35,11 @@ func (h hierarchy) unified() bool { return h.Options == "" }
 const cgroupRoot = "/sys/fs/cgroup"
 
 // neededControllers are those without which no container starts, and usedControllers those that the kubelet and runc use where they are.
-// No others are shared out on the machine.
+// No others are shared out on the machine. Memory comes first: a cgroup that holds processes refuses it and stays as it is, while it would
+// take cpu and pids, become the root of a tree of threads by that, and take no more processes below it.
 var (
 	neededControllers = [...]string{"cpu", "memory", "pids"}
-	usedControllers   = [...]string{"cpu", "memory", "pids", "cpuset", "io", "hugetlb"}
+	usedControllers   = [...]string{"memory", "io", "hugetlb", "cpu", "pids", "cpuset"}
 )
 
 // findCgroups lists the hierarchies below /sys/fs/cgroup.

@@ -8,9 +8,10 @@ import (
 
 func TestOnlyControllersThatAreUsedAreSharedOut(t *testing.T) {
 	for name, test := range map[string]struct{ has, shares, want string }{
-		"the one that is used and missing is asked for": {"cpuset cpu io memory hugetlb pids rdma misc", "cpu memory pids cpuset io", "+hugetlb"},
-		"what nobody uses stays off":                    {"cpu memory pids rdma misc", "cpu memory pids", "cpu memory pids"},
-		"what the machine has not got is not asked for": {"cpu memory pids", "cpu memory", "+pids"},
+		"the one that is used and missing is asked for":     {"cpuset cpu io memory hugetlb pids rdma misc", "cpu memory pids cpuset io", "+hugetlb"},
+		"memory, which may be refused, comes before others": {"cpu memory", "", "+cpu"},
+		"what nobody uses stays off":                        {"cpu memory pids rdma misc", "cpu memory pids", "cpu memory pids"},
+		"what the machine has not got is not asked for":     {"cpu memory pids", "cpu memory", "+pids"},
 	} {
 		t.Run(name, func(t *testing.T) {
 			dir := t.TempDir()

@@ -193,7 +193,10 @@ func startSupervisor(s settings, argv []string, lock *os.File) (*os.File, error)
 	// This one makes the namespaces, starts itself in them and is done.
 	if err := cmd.Run(); err != nil {
 		r.Close()
-		return nil, fmt.Errorf("starting the supervisor: %w: %s", err, tail(log.Name()))
+		if said := strings.TrimPrefix(tail(log.Name()), "error: "); said != "" {
+			err = errors.New(said)
+		}
+		return nil, fmt.Errorf("starting the supervisor: %w", err)
 	}
 	return r, nil
 }
