@@ -6,6 +6,7 @@ import (
 	"io"
 	"net"
 	"net/netip"
+	"path"
 	"regexp"
 	"slices"
 	"strconv"
@@ -196,6 +197,11 @@ func (r *reader) judge(m *Mesh) {
 		bad("authPolicy", fmt.Sprintf("%q is not a policy", m.AuthPolicy), "one of NONE, MUTUAL_TLS")
 	}
 
+	if !writable(m.AccessLogFile, p.ConfigPath) {
+		bad("accessLogFile", fmt.Sprintf("%q is no file that proxies can write, and a proxy that cannot open it takes no configuration at all", m.AccessLogFile),
+			fmt.Sprintf("/dev/stdout, /dev/stderr, a .log file right in %s, or empty for no log", p.ConfigPath))
+	}
+
 	nonEmpty("defaultConfig.configPath", p.ConfigPath)
 	nonEmpty("defaultConfig.binaryPath", p.BinaryPath)
 	nonEmpty("defaultConfig.serviceCluster", p.ServiceCluster)
@@ -218,6 +224,16 @@ func (r *reader) judge(m *Mesh) {
 	between("defaultConfig.connectTimeout", p.ConnectTimeout, time.Millisecond, 30*time.Second)
 	address("defaultConfig.statsdUdpAddress", p.StatsdUDPAddress, false)
 	port("defaultConfig.proxyAdminPort", p.ProxyAdminPort, 1)
+}
+
+// writable says whether a proxy can log to file: to one of its streams, or to a file in the only directory that is writable in its container, where
+// it must not take the place of what the agent keeps there.
+func writable(file, configPath string) bool {
+	switch file {
+	case "", "/dev/stdout", "/dev/stderr":
+		return true
+	}
+	return strings.HasSuffix(file, ".log") && file == path.Join(configPath, path.Base(file))
 }
 
 var hostName = regexp.MustCompile(`^[a-zA-Z0-9]([-a-zA-Z0-9_]*[a-zA-Z0-9])?(\.[a-zA-Z0-9]([-a-zA-Z0-9_]*[a-zA-Z0-9])?)*\.?$`)

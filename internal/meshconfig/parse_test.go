@@ -1,6 +1,7 @@
 package meshconfig
 
 import (
+	"strconv"
 	"strings"
 	"testing"
 	"time"
@@ -78,6 +79,11 @@ func TestParseFindings(t *testing.T) {
 		{"a timeout outside its range", "connectTimeout: 31s\n", "connectTimeout: 31s is not between 1ms and 30s"},
 		{"an address without a port", "mixerAddress: mixer\n", `mixerAddress: "mixer" is not host:port`},
 		{"an unknown policy", "authPolicy: MAYBE\n", `authPolicy: "MAYBE" is not a policy (one of NONE, MUTUAL_TLS)`},
+		{"a log where proxies cannot write", "accessLogFile: /var/log/mesh.log\n", `mesh.yaml:1:16: error M0102: accessLogFile: "/var/log/mesh.log" is no file that proxies can write`},
+		{"a log that leaves the directory of the proxy", "accessLogFile: /etc/istio/proxy/../x\n", `"/etc/istio/proxy/../x" is no file`},
+		{"a log that is the directory of the proxy", "accessLogFile: /etc/istio/proxy/\n", "is no file"},
+		{"a log in a directory of its own", "accessLogFile: /etc/istio/proxy/logs/access.log\n", "is no file"},
+		{"a log in place of what the proxy keeps", "accessLogFile: /etc/istio/proxy/envoy.json\n", "is no file"},
 		{"draining longer than the shutdown", "defaultConfig: {drainDuration: 2m}\n", "1m0s is not longer than drainDuration (2m0s)"},
 		{"a duration of broken seconds", "defaultConfig: {drainDuration: 1500ms}\n", "1.5s is not a number of whole seconds"},
 		{"an empty required field", "defaultConfig: {configPath: ''}\n", "defaultConfig.configPath: is empty"},
@@ -89,6 +95,14 @@ func TestParseFindings(t *testing.T) {
 			_, fs := Parse("mesh.yaml", []byte(tt.text), "istio-system")
 			if len(fs) != 1 || !strings.Contains(fs[0].String(), tt.want) {
 				t.Errorf("got %v, want one with %q", fs, tt.want)
+			}
+		})
+	}
+	for _, file := range []string{"", "/dev/stdout", "/dev/stderr", "/etc/istio/proxy/access.log"} {
+		t.Run("requests may be logged to "+file, func(t *testing.T) {
+			got, fs := Parse("mesh.yaml", []byte("accessLogFile: "+strconv.Quote(file)+"\n"), "istio-system")
+			if len(fs) != 0 || got.AccessLogFile != file {
+				t.Errorf("got %q, %v", got.AccessLogFile, fs)
 			}
 		})
 	}
