@@ -38,6 +38,8 @@ type Options struct {
 	Namespace string
 	// DefaultNamespace is given to namespaced objects that name none, when Namespace is not set.
 	DefaultNamespace string
+	// IdentityOnly reads of each object what it is and how it is called, and judges nothing else: enough to delete it.
+	IdentityOnly bool
 }
 
 // Decode reads data, the content of the file called name ("-" is standard input). Nothing may be written anywhere when the findings have
@@ -220,15 +222,21 @@ func (r *reader) object(content map[string]any, at *locator) {
 	if !ok {
 		return
 	}
+	if r.opt.IdentityOnly {
+		s.content = identityOf(s.content)
+	}
 	if !r.opt.KeepAPIVersions {
 		gvk = s.upgrade(gvk)
 	}
-	value := newTyped(gvk)
+	var value objects.Value
+	if !r.opt.IdentityOnly {
+		value = newTyped(gvk)
+	}
 	w := &walker{subject: s, mesh: isMesh(gvk)}
 	if value != nil {
-		s.content = w.object(content, value)
+		s.content = w.object(s.content, value)
 	} else {
-		w.metadata(content)
+		w.metadata(s.content)
 	}
 	s.name(gvk)
 	s.namespace(gvk)
@@ -246,6 +254,23 @@ func (r *reader) object(content map[string]any, at *locator) {
 		GVK: gvk, Value: value, Content: s.content,
 		Origin: objects.Origin{File: r.name, Document: r.document, Fields: at},
 	})
+}
+
+// identityOf is what of content says which object it is. A generated name is none.
+func identityOf(content map[string]any) map[string]any {
+	out := map[string]any{"apiVersion": content["apiVersion"], "kind": content["kind"]}
+	meta, ok := content["metadata"].(map[string]any)
+	if !ok {
+		return out
+	}
+	own := map[string]any{}
+	for _, key := range []string{"name", "namespace"} {
+		if v, has := meta[key]; has {
+			own[key] = v
+		}
+	}
+	out["metadata"] = own
+	return out
 }
 
 // subject is the object being read.

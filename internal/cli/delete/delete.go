@@ -181,7 +181,7 @@ func (o *options) fromFiles(ctx context.Context, f *factory.Factory, client *kub
 	if err != nil {
 		return nil, err
 	}
-	objs, fs := input.Decode(sources, manifest.Options{Namespace: *f.Config.Namespace, DefaultNamespace: client.Namespace})
+	objs, fs := input.Decode(sources, manifest.Options{Namespace: *f.Config.Namespace, DefaultNamespace: client.Namespace, IdentityOnly: true})
 	f.WriteFindings(f.ErrOut, fs)
 	if finding.HasErrors(fs) {
 		return nil, factory.No("nothing was deleted: %s", factory.Count(fs))

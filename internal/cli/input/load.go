@@ -9,7 +9,8 @@ import (
 	"github.com/meshctl/meshctl/internal/objects"
 )
 
-// Decode reads the sources strictly. The same object twice, in whatever files, is a finding of the second.
+// Decode reads the sources strictly. The same object twice, in whatever files, is a finding of the second. Objects that the server is to name are
+// not the same.
 func Decode(sources []Source, options manifest.Options) ([]*objects.Object, []finding.Finding) {
 	var objs []*objects.Object
 	var fs []finding.Finding
@@ -18,6 +19,10 @@ func Decode(sources []Source, options manifest.Options) ([]*objects.Object, []fi
 		decoded, found := manifest.Decode(s.Name, s.Data, options)
 		fs = append(fs, found...)
 		for _, o := range decoded {
+			if o.Value.GetName() == "" {
+				objs = append(objs, o)
+				continue
+			}
 			if first := seen[o.Key()]; first != nil && first.Origin.File != o.Origin.File {
 				fs = append(fs, o.Find(finding.DuplicateObject, finding.Error, "metadata.name",
 					fmt.Sprintf("the same object is in %s", first.Origin.Position("metadata.name")), "remove one of the two"))
