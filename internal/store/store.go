@@ -153,12 +153,14 @@ func (s *Store) Get(ctx context.Context, t Target) (*unstructured.Unstructured, 
 	return t.api.Get(ctx, t.Name, metav1.GetOptions{})
 }
 
-// Delete removes exactly the object t names.
-func (s *Store) Delete(ctx context.Context, t Target, cascade metav1.DeletionPropagation, dry bool) error {
+// Delete removes exactly the object t names that has uid: another one that came in its place meanwhile stays, and the error is a conflict.
+func (s *Store) Delete(ctx context.Context, t Target, uid types.UID, cascade metav1.DeletionPropagation, dry bool) error {
 	if t.Name == "" {
 		return fmt.Errorf("deleting from %s: no name given, and a whole collection is never deleted", t.Resource.Resource)
 	}
-	return t.api.Delete(ctx, t.Name, metav1.DeleteOptions{DryRun: dryRun(dry), PropagationPolicy: &cascade})
+	return t.api.Delete(ctx, t.Name, metav1.DeleteOptions{
+		DryRun: dryRun(dry), PropagationPolicy: &cascade, Preconditions: &metav1.Preconditions{UID: &uid},
+	})
 }
 
 // Gone waits until the object that had uid is no longer there; another one of the same name does not count.

@@ -161,7 +161,7 @@ func (o *options) deleteOne(ctx context.Context, s *store.Store, v victim) error
 	if o.dryRun == "client" {
 		return nil
 	}
-	return s.Delete(ctx, v.Target, propagation(o.cascade), o.dryRun == "server")
+	return s.Delete(ctx, v.Target, stored.GetUID(), propagation(o.cascade), o.dryRun == "server")
 }
 
 func propagation(cascade string) metav1.DeletionPropagation {
