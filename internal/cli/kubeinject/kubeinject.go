@@ -224,7 +224,11 @@ func (o *options) fromCluster(ctx context.Context, in *inject.Injector) error {
 		return nil
 	}
 	if err != nil {
-		return err
+		without := "--meshConfigFile FILE"
+		if o.meshConfigFile != "" {
+			without = "--sidecar-mode native or classic"
+		}
+		return fmt.Errorf("%w; %s asks no cluster", err, without)
 	}
 	ctx, cancel := context.WithTimeout(ctx, clusterTimeout)
 	defer cancel()
