@@ -28,7 +28,6 @@ func Object(o *objects.Object) []finding.Finding {
 	case *v1alpha2.DestinationPolicy:
 		s.identity()
 		s.destinationPolicy(&v.Spec)
-		s.notCarriedOut()
 	case *v1alpha2.EgressRule:
 		s.identity()
 		s.egressRule(&v.Spec)

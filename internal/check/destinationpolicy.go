@@ -12,6 +12,9 @@ func (s *subject) destinationPolicy(p *v1alpha2.DestinationPolicySpec) {
 	if p.Source != nil {
 		s.service("spec.source", *p.Source, true)
 	}
+	if p.LoadBalancing == nil && p.CircuitBreaker == nil {
+		s.warn(finding.NotInForce, "spec", "the policy says nothing about the calls it speaks of", "add loadBalancing or circuitBreaker")
+	}
 	if lb := p.LoadBalancing; lb != nil {
 		if lb.Name == "" && lb.Custom == nil {
 			s.error(finding.Required, "spec.loadBalancing", "no scheme is named", fmt.Sprintf("set name to one of %s", v1alpha2.LoadBalancingSchemes()))

@@ -30,12 +30,16 @@ func Set(all *objects.Set, about []*objects.Object) []finding.Finding {
 		switch v := o.Value.(type) {
 		case *v1alpha2.RouteRule:
 			j.names(s, v)
-			j.foreign(s, v)
+			j.foreign(s, v.Spec.Destination, "rule")
 			j.order(s, v, asked)
 		case *v1alpha2.DestinationPolicy:
 			j.known(s, "spec.destination", v.Spec.Destination)
-			j.instances(s, "spec.destination.labels", v.Spec.Destination, v.Spec.Destination.Labels)
-			j.claim(s, policyClaim(v))
+			j.instances(s, "spec.destination.labels", v.Spec.Destination, v.Spec.Destination.Labels, "the policy takes effect once there is one")
+			if v.Spec.Source != nil {
+				j.known(s, "spec.source", *v.Spec.Source)
+			}
+			j.foreign(s, v.Spec.Destination, "policy")
+			j.contest(s, v)
 		case *v1alpha2.EgressRule:
 			j.claim(s, egressClaim(v))
 		case *networkingv1.Ingress:
@@ -53,6 +57,8 @@ type judge struct {
 	labels map[string][]map[string]string
 	// rules are the route rules of a host in the order they are tried.
 	rules map[string][]*rule
+	// policies are the destination policies of a host in the order they are asked.
+	policies map[string][]*policy
 	// claims are the objects that say something only one may say, smallest name first.
 	claims   map[string][]*objects.Object
 	findings []finding.Finding
@@ -62,11 +68,7 @@ type judge struct {
 type rule struct {
 	object *objects.Object
 	spec   *v1alpha2.RouteRuleSpec
-	// source is the service that calls come from, sourceNamespace the namespace of a caller told by labels alone; "" for any.
-	source          string
-	sourceNamespace string
-	// callers is the only namespace whose calls the rule acts on, "" for all.
-	callers string
+	scope
 }
 
 func newJudge(all *objects.Set) *judge {
@@ -74,6 +76,7 @@ func newJudge(all *objects.Set) *judge {
 		services: map[string]*corev1.Service{},
 		labels:   map[string][]map[string]string{},
 		rules:    map[string][]*rule{},
+		policies: map[string][]*policy{},
 		claims:   map[string][]*objects.Object{},
 	}
 	for _, o := range all.All() {
@@ -86,19 +89,12 @@ func newJudge(all *objects.Set) *judge {
 			j.services[v.Name+"."+v.Namespace] = v
 		case *v1alpha2.RouteRule:
 			r := &rule{object: o, spec: &v.Spec}
-			if v.Spec.Match != nil && v.Spec.Match.Source != nil {
-				r.source = identity(*v.Spec.Match.Source, v.Namespace)
-				if r.source == "" {
-					r.sourceNamespace = v.Spec.Match.Source.Namespace
-				}
-			}
 			host := identity(v.Spec.Destination, v.Namespace)
-			if _, namespace, ok := clusterService(host); ok && namespace != v.Namespace && v.Namespace != MeshNamespace {
-				r.callers = v.Namespace
-			}
+			r.scope = newScope(host, v.Namespace, sourceOf(&v.Spec))
 			j.rules[host] = append(j.rules[host], r)
 		case *v1alpha2.DestinationPolicy:
-			j.claims[policyClaim(v)] = append(j.claims[policyClaim(v)], o)
+			host := identity(v.Spec.Destination, v.Namespace)
+			j.policies[host] = append(j.policies[host], newPolicy(o, v))
 		case *v1alpha2.EgressRule:
 			j.claims[egressClaim(v)] = append(j.claims[egressClaim(v)], o)
 		default:
@@ -106,6 +102,9 @@ func newJudge(all *objects.Set) *judge {
 				j.labels[namespace] = append(j.labels[namespace], labels)
 			}
 		}
+	}
+	for _, policies := range j.policies {
+		slices.SortFunc(policies, comparePolicies)
 	}
 	for _, rules := range j.rules {
 		slices.SortFunc(rules, func(a, b *rule) int { return Order(a.object, b.object) })
@@ -193,7 +192,7 @@ func (j *judge) names(s *subject, r *v1alpha2.RouteRule) {
 			to = *w.Destination
 			j.known(s, path+".destination", to)
 		}
-		j.instances(s, path+".labels", to, w.Labels)
+		j.instances(s, path+".labels", to, w.Labels, "requests sent there are answered 503")
 	}
 }
 
@@ -248,7 +247,7 @@ func (j *judge) near(name, namespace string) string {
 }
 
 // instances warns about a version of a service that nothing runs, when something runs of the service at all.
-func (j *judge) instances(s *subject, path string, svc v1alpha2.IstioService, labels map[string]string) {
+func (j *judge) instances(s *subject, path string, svc v1alpha2.IstioService, labels map[string]string, hint string) {
 	service := j.service(resolve(svc, s.object.Value.GetNamespace()))
 	if service == nil || len(service.Spec.Selector) == 0 || len(labels) == 0 {
 		return
@@ -273,7 +272,6 @@ func (j *judge) instances(s *subject, path string, svc v1alpha2.IstioService, la
 		return
 	}
 	delete(others, "")
-	hint := "requests sent there are answered 503"
 	if len(others) > 0 {
 		hint += "; there is " + strings.Join(slices.Sorted(maps.Keys(others)), " and ")
 	}
@@ -297,14 +295,15 @@ func join(labels map[string]string) string {
 	return strings.Join(parts, ",")
 }
 
-// foreign warns about a rule for another namespace's service, which acts on the calls of its own namespace alone.
-func (j *judge) foreign(s *subject, r *v1alpha2.RouteRule) {
-	_, namespace, ok := clusterService(resolve(r.Spec.Destination, r.Namespace))
-	if !ok || namespace == r.Namespace || r.Namespace == MeshNamespace {
+// foreign warns about a rule or policy for another namespace's service, which acts on the calls of its own namespace alone.
+func (j *judge) foreign(s *subject, destination v1alpha2.IstioService, what string) {
+	own := s.object.Value.GetNamespace()
+	_, namespace, ok := clusterService(resolve(destination, own))
+	if !ok || namespace == own || own == MeshNamespace {
 		return
 	}
 	s.warn(finding.ForeignNamespace, "spec.destination",
-		fmt.Sprintf("the service belongs to namespace %s, so the rule acts on calls from namespace %s alone", namespace, r.Namespace),
+		fmt.Sprintf("the service belongs to namespace %s, so the %s acts on calls from namespace %s alone", namespace, what, own),
 		fmt.Sprintf("to act on all calls it must be in namespace %s, or in %s", namespace, MeshNamespace))
 }
 
@@ -362,15 +361,8 @@ func routeRules(names []string) string {
 
 // overlap says whether one request could match both rules, as far as can be told: two different regular expressions always could.
 func overlap(a, b *rule) bool {
-	for _, pair := range [][2]string{{a.callers, b.callers}, {a.source, b.source}, {a.sourceNamespace, b.sourceNamespace}} {
-		if pair[0] != "" && pair[1] != "" && pair[0] != pair[1] {
-			return false
-		}
-	}
-	for k, v := range sourceLabels(a) {
-		if other, ok := sourceLabels(b)[k]; ok && other != v {
-			return false
-		}
+	if !a.meets(b.scope) {
+		return false
 	}
 	for name, m := range headers(a) {
 		if other, ok := headers(b)[name]; ok && !compatible(m, other) {
@@ -382,12 +374,7 @@ func overlap(a, b *rule) bool {
 
 // covers says whether a matches every request that b matches.
 func covers(a, b *rule) bool {
-	for _, pair := range [][2]string{{a.callers, b.callers}, {a.source, b.source}, {a.sourceNamespace, b.sourceNamespace}} {
-		if pair[0] != "" && pair[0] != pair[1] {
-			return false
-		}
-	}
-	if !contains(sourceLabels(b), sourceLabels(a)) {
+	if !a.contains(b.scope) {
 		return false
 	}
 	for name, m := range headers(a) {
@@ -396,13 +383,6 @@ func covers(a, b *rule) bool {
 		}
 	}
 	return true
-}
-
-func sourceLabels(r *rule) map[string]string {
-	if r.spec.Match == nil || r.spec.Match.Source == nil {
-		return nil
-	}
-	return r.spec.Match.Source.Labels
 }
 
 func headers(r *rule) map[string]v1alpha2.StringMatch {
@@ -450,15 +430,7 @@ func matches(m v1alpha2.StringMatch, value string) bool {
 	return false
 }
 
-// policyClaim and egressClaim name what only one object may say.
-func policyClaim(p *v1alpha2.DestinationPolicy) string {
-	source := ""
-	if p.Spec.Source != nil {
-		source = identity(*p.Spec.Source, p.Namespace) + " " + join(p.Spec.Source.Labels)
-	}
-	return fmt.Sprintf("DestinationPolicy %s %s from %s", identity(p.Spec.Destination, p.Namespace), join(p.Spec.Destination.Labels), source)
-}
-
+// egressClaim names what only one object may say.
 func egressClaim(e *v1alpha2.EgressRule) string { return "EgressRule " + e.Spec.Destination.Service }
 
 // claim warns when another object says the same before this one.

@@ -19,8 +19,11 @@ type Builder struct {
 	workloads map[model.WorkloadKey]*model.Workload
 	// httpServices are the services with an HTTP port of the number, by hostname.
 	httpServices map[uint32][]servicePort
+	// scoped are the hosts with a policy for some callers alone, so that their clusters are not the same for all.
+	scoped map[string]bool
 
 	sidecar func() *Resources
+	subsets func() map[subset]selection
 	mu      sync.Mutex
 	groups  map[string]func() *Resources
 }
@@ -37,6 +40,7 @@ func NewBuilder(mesh *model.Mesh) *Builder {
 		services:     make(map[string]*model.Service, len(mesh.Services)),
 		workloads:    make(map[model.WorkloadKey]*model.Workload, len(mesh.Workloads)),
 		httpServices: map[uint32][]servicePort{},
+		scoped:       map[string]bool{},
 		groups:       map[string]func() *Resources{},
 	}
 	for _, svc := range mesh.Services {
@@ -50,7 +54,13 @@ func NewBuilder(mesh *model.Mesh) *Builder {
 	for _, w := range mesh.Workloads {
 		b.workloads[w.Key] = w
 	}
+	for _, p := range mesh.Policies {
+		if p.CallerNamespace != "" || p.Source != nil {
+			b.scoped[p.Host] = true
+		}
+	}
 	b.sidecar = sync.OnceValue(b.sidecarOutbound)
+	b.subsets = sync.OnceValue(b.sidecarSubsets)
 	return b
 }
 
@@ -76,7 +86,7 @@ func (b *Builder) For(proxy model.Proxy) *Resources {
 
 func (b *Builder) forSidecar(w *model.Workload, v4, v6 bool) *Resources {
 	shared := b.sidecar()
-	routes := b.group(model.Sidecar, w, "", func(c *caller) *Resources { return c.sidecarRoutes(w.Key.Namespace) })
+	group := b.group(model.Sidecar, w, "", func(c *caller) *Resources { return c.sidecarRoutes(w.Key.Namespace) })
 	ports := b.servedPorts(w)
 	own := []*Resource{b.inboundPassthrough(v4, v6)}
 	loopback := "127.0.0.1"
@@ -87,16 +97,24 @@ func (b *Builder) forSidecar(w *model.Workload, v4, v6 bool) *Resources {
 		own = append(own, b.inboundServiceCluster(p.number, loopback, p.http))
 	}
 	return &Resources{
-		Clusters:  byName(slices.Concat(own, shared.Clusters)),
-		Endpoints: shared.Endpoints,
+		Clusters:  byName(slices.Concat(own, group.Clusters, shared.Clusters)),
+		Endpoints: merged(shared.Endpoints, group.Endpoints),
 		Listeners: byName(slices.Concat([]*Resource{b.virtualOutbound(v4, v6), b.virtualInbound(ports, v4, v6)}, shared.Listeners)),
-		Routes:    routes.Routes,
+		Routes:    group.Routes,
 	}
 }
 
-// group makes what is the same for all callers of a namespace to whom the same rules apply, once.
+// merged is the resources of both, by name.
+func merged(shared, own []*Resource) []*Resource {
+	if len(own) == 0 {
+		return shared
+	}
+	return byName(slices.Concat(shared, own))
+}
+
+// group makes what is the same for all callers of a namespace to whom the same rules and policies apply, once.
 func (b *Builder) group(role model.ProxyType, w *model.Workload, variant string, build func(*caller) *Resources) *Resources {
-	c := &caller{b: b, role: role, rules: map[string][]*model.Rule{}}
+	c := &caller{b: b, role: role, rules: map[string][]*model.Rule{}, policies: map[string][]*model.Policy{}}
 	var key strings.Builder
 	fmt.Fprintf(&key, "%s/%s/%s", role, w.Key.Namespace, variant)
 	for i, rule := range b.mesh.Rules {
@@ -104,9 +122,18 @@ func (b *Builder) group(role model.ProxyType, w *model.Workload, variant string,
 			c.rules[rule.Host] = append(c.rules[rule.Host], rule)
 			continue
 		}
-		if b.binds(rule, w) {
+		if b.binds(rule.CallerNamespace, rule.Source, w) {
 			c.rules[rule.Host] = append(c.rules[rule.Host], rule)
 			fmt.Fprintf(&key, "/%d", i)
+		}
+	}
+	for i, p := range b.mesh.Policies {
+		if !b.binds(p.CallerNamespace, p.Source, w) {
+			continue
+		}
+		c.policies[p.Host] = append(c.policies[p.Host], p)
+		if b.scoped[p.Host] {
+			fmt.Fprintf(&key, "/p%d", i)
 		}
 	}
 	b.mu.Lock()
@@ -119,12 +146,11 @@ func (b *Builder) group(role model.ProxyType, w *model.Workload, variant string,
 	return once()
 }
 
-// binds says whether the rule acts on calls from w.
-func (b *Builder) binds(rule *model.Rule, w *model.Workload) bool {
-	if rule.CallerNamespace != "" && rule.CallerNamespace != w.Key.Namespace {
+// binds says whether a rule or policy for some callers acts on calls from w.
+func (b *Builder) binds(namespace string, s *model.Source, w *model.Workload) bool {
+	if namespace != "" && namespace != w.Key.Namespace {
 		return false
 	}
-	s := rule.Source
 	if s == nil {
 		return true
 	}
@@ -135,22 +161,14 @@ func (b *Builder) binds(rule *model.Rule, w *model.Workload) bool {
 	return (s.Host == "" || slices.ContainsFunc(w.Inbound, member)) && selects(s.Labels, w.Labels)
 }
 
-// sidecarOutbound is what all sidecars have in common: the way out, but for the routes.
+// sidecarOutbound is what all sidecars have in common: the way out, but for the routes and for services with policies for some callers alone.
 func (b *Builder) sidecarOutbound() *Resources {
 	r := &Resources{Clusters: []*Resource{b.blackHole(), b.passthrough()}}
-	subsets := map[subset]map[string]string{}
-	for _, svc := range b.mesh.Services {
-		if svc.ExternalName != "" {
-			continue
-		}
-		for _, p := range svc.Ports {
-			subsets[newSubset(svc.Hostname, p.Number, nil)] = nil
-		}
+	c := &caller{b: b, role: model.Sidecar, policies: map[string][]*model.Policy{}}
+	for _, p := range b.mesh.Policies {
+		c.policies[p.Host] = append(c.policies[p.Host], p)
 	}
-	for _, rule := range b.mesh.Rules {
-		b.addSubsets(subsets, rule)
-	}
-	b.addClusters(r, subsets, model.Sidecar)
+	c.addClusters(r, b.subsets(), func(s subset) bool { return !b.scoped[s.host] })
 	for port := range b.httpServices {
 		r.Listeners = append(r.Listeners, b.outboundHTTP(port))
 	}
@@ -159,8 +177,25 @@ func (b *Builder) sidecarOutbound() *Resources {
 	return r
 }
 
+// sidecarSubsets are all that a sidecar may be asked to send to.
+func (b *Builder) sidecarSubsets() map[subset]selection {
+	subsets := map[subset]selection{}
+	for _, svc := range b.mesh.Services {
+		if svc.ExternalName != "" {
+			continue
+		}
+		for _, p := range svc.Ports {
+			subsets[newSubset(svc.Hostname, p.Number, nil)] = selection{}
+		}
+	}
+	for _, rule := range b.mesh.Rules {
+		b.addSubsets(subsets, rule)
+	}
+	return subsets
+}
+
 // addSubsets adds the versions that a rule sends to.
-func (b *Builder) addSubsets(subsets map[subset]map[string]string, rule *model.Rule) {
+func (b *Builder) addSubsets(subsets map[subset]selection, rule *model.Rule) {
 	svc := b.services[rule.Host]
 	if svc == nil {
 		return
@@ -171,18 +206,41 @@ func (b *Builder) addSubsets(subsets map[subset]map[string]string, rule *model.R
 		}
 		for _, t := range rule.Routes {
 			if s, ok := b.target(t.Host, t.Labels, p); ok {
-				subsets[s] = t.Labels
+				subsets[s] = selection{labels: t.Labels}
 			}
 		}
 	}
 }
 
-func (b *Builder) addClusters(r *Resources, subsets map[subset]map[string]string, role model.ProxyType) {
-	for s, labels := range subsets {
-		svc := b.services[s.host]
+// addClusters adds the clusters and endpoints of the subsets that wanted lets through, and of the shares that policies make of them.
+func (c *caller) addClusters(r *Resources, subsets map[subset]selection, wanted func(subset) bool) {
+	there := map[subset]bool{}
+	for s, which := range subsets {
+		if !wanted(s) {
+			continue
+		}
+		svc := c.b.services[s.host]
 		i := slices.IndexFunc(svc.Ports, func(p model.Port) bool { return p.Number == s.port })
-		r.Clusters = append(r.Clusters, b.serviceCluster(s, upstreamFor(svc.Ports[i].Protocol, role), svc))
-		r.Endpoints = append(r.Endpoints, endpoints(s, labels, svc))
+		up := upstreamFor(svc.Ports[i].Protocol, c.role)
+		add := func(s subset, which selection) {
+			if there[s] {
+				return
+			}
+			there[s] = true
+			r.Clusters = append(r.Clusters, c.b.serviceCluster(s, up, svc, c.treatment(s.host, which.labels)))
+			r.Endpoints = append(r.Endpoints, endpoints(s, which, svc))
+		}
+		add(s, which)
+		if up == notHTTP {
+			continue
+		}
+		shares := c.shares(svc, s.port, which.labels)
+		for i, one := range shares {
+			add(one.subset, one.selection)
+			if len(shares) > 1 {
+				r.Clusters = append(r.Clusters, c.b.spread(s, shares, i, svc))
+			}
+		}
 	}
 	byName(r.Clusters)
 	byName(r.Endpoints)
@@ -221,13 +279,16 @@ func (b *Builder) outboundTCPs() []*Resource {
 	return out
 }
 
-// sidecarRoutes are the routes of all HTTP ports.
+// sidecarRoutes are the routes of all HTTP ports, and the clusters that are not the same for all sidecars.
 func (c *caller) sidecarRoutes(namespace string) *Resources {
 	r := &Resources{}
 	for _, port := range slices.Sorted(maps.Keys(c.b.httpServices)) {
 		r.Routes = append(r.Routes, c.outboundRoutes(port, namespace))
 	}
 	byName(r.Routes)
+	if len(c.b.scoped) > 0 {
+		c.addClusters(r, c.b.subsets(), func(s subset) bool { return c.b.scoped[s.host] })
+	}
 	return r
 }
 
@@ -238,17 +299,17 @@ func (c *caller) gateway(v4, v6 bool) *Resources {
 		Listeners: []*Resource{c.b.ingressListener(v4, v6)},
 		Routes:    []*Resource{c.ingressRoutes()},
 	}
-	subsets := map[subset]map[string]string{}
+	subsets := map[subset]selection{}
 	for _, in := range c.b.mesh.Ingress {
 		svc, port, ok := c.b.ingressBackend(in)
 		if !ok {
 			continue
 		}
-		subsets[newSubset(svc.Hostname, port.Number, nil)] = nil
+		subsets[newSubset(svc.Hostname, port.Number, nil)] = selection{}
 		for _, rule := range c.rules[svc.Hostname] {
 			c.b.addSubsets(subsets, rule)
 		}
 	}
-	c.b.addClusters(r, subsets, model.Ingress)
+	c.addClusters(r, subsets, func(subset) bool { return true })
 	return r
 }

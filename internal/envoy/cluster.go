@@ -1,7 +1,6 @@
 package envoy
 
 import (
-	"math"
 	"time"
 
 	clusterv3 "github.com/envoyproxy/go-control-plane/envoy/config/cluster/v3"
@@ -46,21 +45,21 @@ func upstreamFor(p model.Protocol, role model.ProxyType) upstreamHTTP {
 }
 
 // serviceCluster balances over a subset; its endpoints come by EDS.
-func (b *Builder) serviceCluster(s subset, up upstreamHTTP, svc *model.Service) *Resource {
+func (b *Builder) serviceCluster(s subset, up upstreamHTTP, svc *model.Service, t treatment) *Resource {
 	name := s.cluster()
-	return newResource(name, &clusterv3.Cluster{
+	m := &clusterv3.Cluster{
 		Name:                 name,
 		ClusterDiscoveryType: &clusterv3.Cluster_Type{Type: clusterv3.Cluster_EDS},
 		EdsClusterConfig:     &clusterv3.Cluster_EdsClusterConfig{EdsConfig: fromADS(), ServiceName: name},
 		ConnectTimeout:       duration(b.connectTimeout()),
-		LbPolicy:             clusterv3.Cluster_ROUND_ROBIN,
 		CommonLbConfig: &clusterv3.Cluster_CommonLbConfig{
 			// Without this Envoy would, as soon as most instances are unready, send to all of them.
 			HealthyPanicThreshold: &typev3.Percent{Value: 0},
 		},
-		CircuitBreakers:               unlimited(),
-		TypedExtensionProtocolOptions: httpOptions(up),
-	}, svc.Ref())
+		TypedExtensionProtocolOptions: httpOptions(up, t.breaker.MaxRequestsPerConnection),
+	}
+	t.apply(m)
+	return newResource(name, m, append(t.refs, svc.Ref())...)
 }
 
 // inboundServiceCluster is the application's port, on the loopback interface as in 0.2.
@@ -77,8 +76,8 @@ func (b *Builder) inboundServiceCluster(port uint32, loopback string, http bool)
 		LoadAssignment: &endpointv3.ClusterLoadAssignment{ClusterName: name, Endpoints: []*endpointv3.LocalityLbEndpoints{{
 			LbEndpoints: []*endpointv3.LbEndpoint{lbEndpoint(loopback, port, corev3.HealthStatus_UNKNOWN)},
 		}}},
-		CircuitBreakers:               unlimited(),
-		TypedExtensionProtocolOptions: httpOptions(up),
+		CircuitBreakers:               thresholds(model.Breaker{}),
+		TypedExtensionProtocolOptions: httpOptions(up, 0),
 	})
 }
 
@@ -89,8 +88,8 @@ func (b *Builder) passthrough() *Resource {
 		ClusterDiscoveryType:          &clusterv3.Cluster_Type{Type: clusterv3.Cluster_ORIGINAL_DST},
 		ConnectTimeout:                duration(b.connectTimeout()),
 		LbPolicy:                      clusterv3.Cluster_CLUSTER_PROVIDED,
-		CircuitBreakers:               unlimited(),
-		TypedExtensionProtocolOptions: httpOptions(asReceived),
+		CircuitBreakers:               thresholds(model.Breaker{}),
+		TypedExtensionProtocolOptions: httpOptions(asReceived, 0),
 	})
 }
 
@@ -113,7 +112,7 @@ func (b *Builder) inboundPassthrough(v4, v6 bool) *Resource {
 		ClusterDiscoveryType: &clusterv3.Cluster_Type{Type: clusterv3.Cluster_ORIGINAL_DST},
 		ConnectTimeout:       duration(b.connectTimeout()),
 		LbPolicy:             clusterv3.Cluster_CLUSTER_PROVIDED,
-		CircuitBreakers:      unlimited(),
+		CircuitBreakers:      thresholds(model.Breaker{}),
 		UpstreamBindConfig:   bind,
 	})
 }
@@ -134,16 +133,12 @@ func (b *Builder) connectTimeout() time.Duration {
 	return defaultConnectTimeout
 }
 
-// unlimited lifts Envoy's own limits of 1,024 connections and requests and of 3 retries at a time, which nobody asked for.
-func unlimited() *clusterv3.CircuitBreakers {
-	most := wrapperspb.UInt32(math.MaxUint32)
-	return &clusterv3.CircuitBreakers{Thresholds: []*clusterv3.CircuitBreakers_Thresholds{{
-		MaxConnections: most, MaxPendingRequests: most, MaxRequests: most, MaxRetries: most,
-	}}}
-}
-
-func httpOptions(up upstreamHTTP) map[string]*anypb.Any {
+// httpOptions are how requests are written. A connection ends after perConnection requests unless that is 0.
+func httpOptions(up upstreamHTTP, perConnection uint32) map[string]*anypb.Any {
 	options := &upstreamv3.HttpProtocolOptions{}
+	if perConnection > 0 {
+		options.CommonHttpProtocolOptions = &corev3.HttpProtocolOptions{MaxRequestsPerConnection: wrapperspb.UInt32(perConnection)}
+	}
 	// The upgrade of a websocket is an extended CONNECT in HTTP/2.
 	h2 := &corev3.Http2ProtocolOptions{AllowConnect: true}
 	switch up {

@@ -10,6 +10,7 @@ import (
 	endpointv3 "github.com/envoyproxy/go-control-plane/envoy/config/endpoint/v3"
 	listenerv3 "github.com/envoyproxy/go-control-plane/envoy/config/listener/v3"
 	routev3 "github.com/envoyproxy/go-control-plane/envoy/config/route/v3"
+	aggregatev3 "github.com/envoyproxy/go-control-plane/envoy/extensions/clusters/aggregate/v3"
 	hcmv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/filters/network/http_connection_manager/v3"
 	tcpv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/filters/network/tcp_proxy/v3"
 	"google.golang.org/protobuf/proto"
@@ -93,6 +94,15 @@ func open[T any, M message[T]](c *consistency, r *Resource, look func(M)) {
 func (c *consistency) cluster(m *clusterv3.Cluster) {
 	if m.GetType() == clusterv3.Cluster_EDS && !c.endpoints[m.GetEdsClusterConfig().GetServiceName()] {
 		c.fault("no endpoints named %q", m.GetEdsClusterConfig().GetServiceName())
+	}
+	aggregate := &aggregatev3.ClusterConfig{}
+	if config := m.GetClusterType().GetTypedConfig(); config.MessageIs(aggregate) {
+		if err := config.UnmarshalTo(aggregate); err != nil {
+			c.fault("%v", err)
+		}
+		for _, name := range aggregate.GetClusters() {
+			c.refers(name)
+		}
 	}
 }
 

@@ -9,11 +9,11 @@ import (
 
 // endpoints lists the instances of a subset. An instance that is shutting down is kept as draining: it finishes what it has and gets nothing
 // new. A subset without instances is an empty list, not an absent one, which Envoy would wait for.
-func endpoints(s subset, labels map[string]string, svc *model.Service) *Resource {
+func endpoints(s subset, which selection, svc *model.Service) *Resource {
 	assignment := &endpointv3.ClusterLoadAssignment{ClusterName: s.cluster()}
 	var instances []*endpointv3.LbEndpoint
 	for _, e := range svc.Endpoints {
-		if e.ServicePort != s.port || !selects(labels, e.Labels) {
+		if e.ServicePort != s.port || !which.takes(e.Labels) {
 			continue
 		}
 		health := corev3.HealthStatus_UNKNOWN

@@ -5,9 +5,11 @@ import (
 	"encoding/json"
 	"fmt"
 	"io"
+	"maps"
 	"net"
 	"net/http"
 	"net/http/httptest"
+	"slices"
 	"strings"
 	"sync/atomic"
 	"testing"
@@ -128,6 +130,9 @@ func start(t *testing.T, mesh *model.Mesh, p model.Proxy) *proxy {
 	admin := freePort(t)
 	bootstrap := envoyproc.Static(t, r, "127.0.0.1", uint32(admin), func(l *listenerv3.Listener) {
 		port := freePort(t)
+		for slices.Contains(slices.Collect(maps.Values(out.ports)), port) || port == admin {
+			port = freePort(t)
+		}
 		out.ports[l.GetName()] = port
 		l.Address = &corev3.Address{Address: &corev3.Address_SocketAddress{SocketAddress: &corev3.SocketAddress{
 			Address: "127.0.0.1", PortSpecifier: &corev3.SocketAddress_PortValue{PortValue: uint32(port)},

@@ -215,6 +215,9 @@ func (g *generator) objects() []*objects.Object {
 	for range g.IntN(16) {
 		out = append(out, g.rule())
 	}
+	for range g.IntN(8) {
+		out = append(out, g.policy())
+	}
 	for range g.IntN(4) {
 		out = append(out, g.ingress())
 	}
@@ -362,6 +365,33 @@ func (g *generator) rule() *objects.Object {
 		}
 	}
 	return g.object(v1alpha2.GroupVersion, "RouteRule", r)
+}
+
+func (g *generator) policy() *objects.Object {
+	p := &v1alpha2.DestinationPolicy{ObjectMeta: g.meta()}
+	p.Spec.Destination = g.istioService()
+	p.Spec.Destination.Labels = pick(g, nil, g.labels())
+	if g.often(30) {
+		p.Spec.Source = new(g.istioService())
+		p.Spec.Source.Labels = pick(g, nil, g.labels())
+	}
+	if g.often(60) {
+		p.Spec.LoadBalancing = &v1alpha2.LoadBalancing{Name: pick(g, v1alpha2.LoadBalancingSchemes()...)}
+	}
+	if g.often(60) {
+		count := func() int32 {
+			if g.odd() {
+				return -1
+			}
+			return pick(g, int32(0), 0, 1, 100, 1<<31-1)
+		}
+		p.Spec.CircuitBreaker = &v1alpha2.CircuitBreaker{SimpleCb: &v1alpha2.SimpleCircuitBreaker{
+			MaxConnections: count(), HTTPMaxPendingRequests: count(), HTTPMaxRequests: count(), HTTPConsecutiveErrors: count(),
+			HTTPMaxRequestsPerConnection: count(), HTTPMaxEjectionPercent: pick(g, int32(0), 0, 1, 100),
+			SleepWindow: pick(g, nil, g.duration()), HTTPDetectionInterval: pick(g, nil, g.duration()),
+		}}
+	}
+	return g.object(v1alpha2.GroupVersion, "DestinationPolicy", p)
 }
 
 func (g *generator) backend() networkingv1.IngressBackend {

@@ -45,6 +45,8 @@ type caller struct {
 	b     *Builder
 	role  model.ProxyType
 	rules map[string][]*model.Rule
+	// policies that act on these proxies' calls, by host.
+	policies map[string][]*model.Policy
 }
 
 // routes are the routes to a port of a service for requests that an outer condition has let through: one or two for each rule, up to the
@@ -63,8 +65,10 @@ func (c *caller) routes(svc *model.Service, port model.Port, name string, outer 
 		}
 	}
 	action := &routev3.RouteAction{
-		ClusterSpecifier: &routev3.RouteAction_Cluster{Cluster: c.b.ownCluster(svc, port)},
-		Timeout:          durationpb.New(0),
+		Timeout: durationpb.New(0),
+	}
+	if own := c.own(svc, port); sendTo(action, []uint32{100}, [][]weighted{own}) {
+		action.RetryPolicy = acrossShares(defaultRetryPolicy())
 	}
 	return append(out, newRoute(name, outer, conditions, &routev3.Route_Route{Route: action}))
 }
@@ -82,7 +86,12 @@ func (c *caller) ruleRoutes(rule *model.Rule, port model.Port, path pathMatch, h
 	}
 	build := func(headers []*routev3.HeaderMatcher, retry *routev3.RetryPolicy) *routev3.Route {
 		action := &routev3.RouteAction{Timeout: duration(rule.Timeout), RetryPolicy: retry}
-		c.b.setClusters(action, rule, port)
+		if c.setClusters(action, rule, port) && (rule.Retry == nil || rule.Retry.Attempts > 0) {
+			if retry == nil {
+				action.RetryPolicy = defaultRetryPolicy()
+			}
+			acrossShares(action.GetRetryPolicy())
+		}
 		if rule.Rewrite != nil {
 			setRewrite(action, rule.Rewrite, path)
 		}
@@ -106,32 +115,29 @@ func (c *caller) ruleRoutes(rule *model.Rule, port model.Port, path pathMatch, h
 	}
 }
 
-// setClusters sends to the rule's targets, or to all instances when it names none.
-func (b *Builder) setClusters(action *routev3.RouteAction, rule *model.Rule, port model.Port) {
-	targets := slices.DeleteFunc(slices.Clone(rule.Routes), func(t model.Target) bool { return t.Weight == 0 && len(rule.Routes) > 1 })
-	switch len(targets) {
-	case 0:
-		action.ClusterSpecifier = &routev3.RouteAction_Cluster{Cluster: b.ownCluster(b.services[rule.Host], port)}
-	case 1:
-		action.ClusterSpecifier = &routev3.RouteAction_Cluster{Cluster: b.targetCluster(targets[0].Host, targets[0].Labels, port)}
-	default:
-		weighted := &routev3.WeightedCluster{}
-		for _, t := range targets {
-			weighted.Clusters = append(weighted.Clusters, &routev3.WeightedCluster_ClusterWeight{
-				Name: b.targetCluster(t.Host, t.Labels, port), Weight: wrapperspb.UInt32(t.Weight),
-			})
+// setClusters sends to the rule's targets, or to all instances when it names none. It says whether a target is in shares.
+func (c *caller) setClusters(action *routev3.RouteAction, rule *model.Rule, port model.Port) bool {
+	var weights []uint32
+	var targets [][]weighted
+	for _, t := range rule.Routes {
+		if t.Weight > 0 || len(rule.Routes) == 1 {
+			weights = append(weights, t.Weight)
+			targets = append(targets, c.to(t, port))
 		}
-		action.ClusterSpecifier = &routev3.RouteAction_WeightedClusters{WeightedClusters: weighted}
 	}
+	if len(targets) == 0 {
+		weights, targets = []uint32{100}, [][]weighted{c.own(c.b.services[rule.Host], port)}
+	}
+	return sendTo(action, weights, targets)
 }
 
-// targetCluster is the cluster of a version of host for requests that came to port of the rule's service.
-func (b *Builder) targetCluster(host string, labels map[string]string, port model.Port) string {
-	s, ok := b.target(host, labels, port)
+// to are the clusters of a target for requests that came to port of the rule's service.
+func (c *caller) to(t model.Target, port model.Port) []weighted {
+	s, ok := c.b.target(t.Host, t.Labels, port)
 	if !ok {
-		return blackHoleCluster
+		return []weighted{{cluster: blackHoleCluster, weight: 1}}
 	}
-	return s.cluster()
+	return c.part(c.b.services[t.Host], s.port, t.Labels)
 }
 
 // target finds the port of host that requests to port go to: the one of that number, else the only HTTP port there is.
@@ -144,12 +150,12 @@ func (b *Builder) target(host string, labels map[string]string, port model.Port)
 	return newSubset(host, p.Number, labels), ok
 }
 
-// ownCluster is the cluster of all instances. What the service's name resolves to is beyond the mesh for an ExternalName service.
-func (b *Builder) ownCluster(svc *model.Service, port model.Port) string {
+// own are the clusters of all instances. What the service's name resolves to is beyond the mesh for an ExternalName service.
+func (c *caller) own(svc *model.Service, port model.Port) []weighted {
 	if svc.ExternalName != "" {
-		return passthroughCluster
+		return []weighted{{cluster: passthroughCluster, weight: 1}}
 	}
-	return newSubset(svc.Hostname, port.Number, nil).cluster()
+	return c.part(svc, port.Number, nil)
 }
 
 func newRoute(name string, path pathMatch, headers []*routev3.HeaderMatcher, action any) *routev3.Route {

@@ -54,8 +54,9 @@ func Build(set *objects.Set, cfg Config) (*model.Mesh, []finding.Finding) {
 	b.addEndpoints()
 	b.addInbound()
 	b.addRules()
+	b.addPolicies()
 	b.addIngresses()
-	for _, kind := range []string{"DestinationPolicy", "EgressRule"} {
+	for _, kind := range []string{"EgressRule"} {
 		for _, o := range b.set.Kind(v1alpha2.GroupVersion.Group, kind) {
 			b.judge(o)
 		}

@@ -54,10 +54,7 @@ func (t *ruleTranslation) rule() *model.Rule {
 				"name the port http-…, http2-… or grpc-…, or set its appProtocol")
 			return nil
 		}
-		// check tells the author.
-		if svc.Namespace != t.in.Namespace && t.in.Namespace != check.MeshNamespace {
-			out.CallerNamespace = t.in.Namespace
-		}
+		out.CallerNamespace = callers(svc, t.in.Namespace)
 	}
 	t.match(out)
 	t.targets(out)
@@ -78,20 +75,33 @@ func (t *ruleTranslation) rule() *model.Rule {
 	return out
 }
 
+// callers is the only namespace whose calls an object of namespace acts on, empty for all. check tells the author.
+func callers(svc *model.Service, namespace string) string {
+	if svc.Namespace != namespace && namespace != check.MeshNamespace {
+		return namespace
+	}
+	return ""
+}
+
+// source is the callers that s means in an object of namespace; nil for all.
+func (b *builder) source(s *v1alpha2.IstioService, namespace string) *model.Source {
+	switch {
+	case s == nil:
+		return nil
+	case s.Name != "" || s.Service != "":
+		return &model.Source{Host: check.Hostname(*s, namespace, b.cfg.Domain), Labels: s.Labels}
+	default:
+		return &model.Source{Namespace: s.Namespace, Labels: s.Labels}
+	}
+}
+
 // match takes over the conditions; those on addresses have no effect, as check says.
 func (t *ruleTranslation) match(out *model.Rule) {
 	m := t.in.Spec.Match
 	if m == nil {
 		return
 	}
-	if s := m.Source; s != nil {
-		out.Source = &model.Source{Labels: s.Labels}
-		if s.Name != "" || s.Service != "" {
-			out.Source.Host = t.hostname(*s)
-		} else {
-			out.Source.Namespace = s.Namespace
-		}
-	}
+	out.Source = t.source(m.Source, t.in.Namespace)
 	if m.Request == nil {
 		return
 	}

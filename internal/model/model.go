@@ -45,6 +45,8 @@ type Mesh struct {
 	Workloads []*Workload
 	// Rules, in the order they are tried: precedence descending, then namespace and name ascending.
 	Rules []*Rule
+	// Policies, in the order they are asked: those with more labels first, then those for some callers alone, then by namespace and name.
+	Policies []*Policy
 	// Ingress: default backends last, the others by host and then in the order paths are tried: exact, regular expressions, prefixes, each
 	// longer first.
 	Ingress []*IngressRoute
@@ -242,6 +244,50 @@ type Fault struct {
 	Delay        time.Duration
 	AbortPercent float64
 	AbortStatus  uint32
+}
+
+// Policy is a DestinationPolicy with every name resolved. What it leaves open, balancing or breaker, the next policy that applies may say.
+type Policy struct {
+	Ref Ref
+	// Host is the hostname of the destination service, Labels those of the instances spoken of: all when empty.
+	Host   string
+	Labels map[string]string
+	// CallerNamespace and Source narrow the policy to callers as they do a Rule.
+	CallerNamespace string
+	Source          *Source
+	// Balancing is empty when the policy does not say.
+	Balancing Balancing
+	Breaker   *Breaker
+}
+
+// Balancing is a way to pick an instance.
+type Balancing string
+
+// The ways to pick.
+const (
+	RoundRobin Balancing = "round-robin"
+	LeastConn  Balancing = "least-conn"
+	Random     Balancing = "random"
+)
+
+// Breaker bounds what is sent to a set of instances; 0 is no bound.
+type Breaker struct {
+	MaxConnections           uint32
+	MaxPendingRequests       uint32
+	MaxRequests              uint32
+	MaxRequestsPerConnection uint32
+	// Ejection is nil when no instance is to be taken out.
+	Ejection *Ejection
+}
+
+// Ejection takes an instance out for a while that failed several times in a row. All fields are set.
+type Ejection struct {
+	ConsecutiveErrors uint32
+	// Interval is how often it is decided who returns; SleepWindow how long an instance stays out the first time.
+	Interval    time.Duration
+	SleepWindow time.Duration
+	// MaxPercent of the instances may be out, but one always.
+	MaxPercent uint32
 }
 
 // IngressRoute is one path of an Ingress.

@@ -1,0 +1,112 @@
+package ingest
+
+import (
+	"cmp"
+	"fmt"
+	"slices"
+	"time"
+
+	"github.com/meshctl/meshctl/internal/api/v1alpha2"
+	"github.com/meshctl/meshctl/internal/check"
+	"github.com/meshctl/meshctl/internal/finding"
+	"github.com/meshctl/meshctl/internal/model"
+	"github.com/meshctl/meshctl/internal/objects"
+)
+
+// What a circuit breaker does where its author said nothing. The numbers are those that 0.2's reference names.
+const (
+	defaultConsecutiveErrors = 5
+	defaultDetectionInterval = 10 * time.Second
+	defaultSleepWindow       = 30 * time.Second
+	defaultEjectionPercent   = 10
+	// defaultPendingRequests bounds the queue before limited connections: without it nothing would ever be refused.
+	defaultPendingRequests = 1024
+)
+
+// addPolicies resolves the names of all DestinationPolicies that check lets through.
+func (b *builder) addPolicies() {
+	for _, o := range b.set.Kind(v1alpha2.GroupVersion.Group, "DestinationPolicy") {
+		in, ok := o.Value.(*v1alpha2.DestinationPolicy)
+		if !ok || !b.judge(o) {
+			continue
+		}
+		if p := b.policy(o, in); p != nil {
+			b.mesh.Policies = append(b.mesh.Policies, p)
+		}
+	}
+	slices.SortFunc(b.mesh.Policies, comparePolicies)
+}
+
+// comparePolicies puts the one that says more about the calls it means first.
+func comparePolicies(x, y *model.Policy) int {
+	all := func(p *model.Policy) int {
+		if p.Source == nil && p.CallerNamespace == "" {
+			return 1
+		}
+		return 0
+	}
+	return cmp.Or(cmp.Compare(len(y.Labels), len(x.Labels)), cmp.Compare(all(x), all(y)),
+		cmp.Compare(x.Ref.Namespace, y.Ref.Namespace), cmp.Compare(x.Ref.Name, y.Ref.Name))
+}
+
+// policy is the DestinationPolicy's meaning; nil when it says nothing.
+func (b *builder) policy(o *objects.Object, in *v1alpha2.DestinationPolicy) *model.Policy {
+	out := &model.Policy{
+		Ref:    refOf(o),
+		Host:   check.Hostname(in.Spec.Destination, in.Namespace, b.cfg.Domain),
+		Labels: in.Spec.Destination.Labels,
+		Source: b.source(in.Spec.Source, in.Namespace),
+	}
+	if svc := b.services[out.Host]; svc != nil {
+		http := slices.ContainsFunc(svc.Ports, func(p model.Port) bool { return p.Protocol.IsHTTP() })
+		if len(out.Labels) > 0 && !http {
+			b.find(o, finding.NotInForce, finding.Warning, "spec.destination.labels",
+				fmt.Sprintf("service %s has no HTTP port, and connections are not told apart by version", short(out.Host)),
+				"remove the labels to speak of all instances")
+			return nil
+		}
+		out.CallerNamespace = callers(svc, in.Namespace)
+	}
+	if lb := in.Spec.LoadBalancing; lb != nil {
+		out.Balancing = map[v1alpha2.LoadBalancingScheme]model.Balancing{
+			v1alpha2.RoundRobin: model.RoundRobin, v1alpha2.LeastConn: model.LeastConn, v1alpha2.Random: model.Random,
+		}[lb.Name]
+	}
+	if cb := in.Spec.CircuitBreaker; cb != nil && cb.SimpleCb != nil {
+		out.Breaker = breaker(cb.SimpleCb)
+	}
+	if out.Balancing == "" && out.Breaker == nil {
+		return nil
+	}
+	return out
+}
+
+// breaker completes what the author said.
+func breaker(cb *v1alpha2.SimpleCircuitBreaker) *model.Breaker {
+	out := &model.Breaker{
+		MaxConnections:           count(cb.MaxConnections),
+		MaxPendingRequests:       count(cb.HTTPMaxPendingRequests),
+		MaxRequests:              count(cb.HTTPMaxRequests),
+		MaxRequestsPerConnection: count(cb.HTTPMaxRequestsPerConnection),
+	}
+	if out.MaxConnections > 0 && out.MaxPendingRequests == 0 {
+		out.MaxPendingRequests = defaultPendingRequests
+	}
+	if cb.HTTPConsecutiveErrors <= 0 && cb.SleepWindow == nil && cb.HTTPDetectionInterval == nil && cb.HTTPMaxEjectionPercent <= 0 {
+		return out
+	}
+	e := &model.Ejection{
+		ConsecutiveErrors: cmp.Or(count(cb.HTTPConsecutiveErrors), defaultConsecutiveErrors),
+		SleepWindow:       cmp.Or(duration(cb.SleepWindow), defaultSleepWindow),
+		Interval:          duration(cb.HTTPDetectionInterval),
+		MaxPercent:        cmp.Or(min(count(cb.HTTPMaxEjectionPercent), 100), defaultEjectionPercent),
+	}
+	if e.Interval == 0 {
+		// Who may return is looked at only so often; a short window would be stretched to the interval.
+		e.Interval = min(e.SleepWindow, defaultDetectionInterval)
+	}
+	out.Ejection = e
+	return out
+}
+
+func count(n int32) uint32 { return uint32(max(n, 0)) }
