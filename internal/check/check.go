@@ -31,7 +31,6 @@ func Object(o *objects.Object) []finding.Finding {
 	case *v1alpha2.EgressRule:
 		s.identity()
 		s.egressRule(&v.Spec)
-		s.notCarriedOut()
 	}
 	return s.findings
 }
@@ -48,11 +47,6 @@ func (s *subject) error(code finding.Code, field, message, hint string) {
 
 func (s *subject) warn(code finding.Code, field, message, hint string) {
 	s.findings = append(s.findings, s.object.Find(code, finding.Warning, field, message, hint))
-}
-
-// notCarriedOut is said about kinds that nothing is made of yet.
-func (s *subject) notCarriedOut() {
-	s.warn(finding.NotInForce, "spec", s.object.GVK.Kind+" is stored and checked but not carried out by this version", "traffic goes on as if the object were not there")
 }
 
 // ignored is said about a field that 0.2 accepted and that has no effect.

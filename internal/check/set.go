@@ -42,6 +42,7 @@ func Set(all *objects.Set, about []*objects.Object) []finding.Finding {
 			j.contest(s, v)
 		case *v1alpha2.EgressRule:
 			j.claim(s, egressClaim(v))
+			j.covered(s, v)
 		case *networkingv1.Ingress:
 			j.backends(s, v)
 		}
@@ -442,6 +443,27 @@ func (j *judge) claim(s *subject, claim string) {
 	first := holders[0]
 	s.warn(finding.DuplicateClaim, "spec.destination",
 		fmt.Sprintf("%s %s/%s is about the same and wins, for its name comes first", first.GVK.Kind, first.Value.GetNamespace(), first.Value.GetName()), "keep one of them")
+}
+
+// covered tells of a rule with a wildcard about the rules that keep a narrower host and a port of it for themselves.
+func (j *judge) covered(s *subject, e *v1alpha2.EgressRule) {
+	suffix, wildcard := strings.CutPrefix(e.Spec.Destination.Service, "*")
+	if !wildcard {
+		return
+	}
+	for _, claim := range sortedKeys(j.claims) {
+		first := j.claims[claim][0]
+		other, ok := first.Value.(*v1alpha2.EgressRule)
+		if !ok || claim == egressClaim(e) || !strings.HasSuffix(other.Spec.Destination.Service, suffix) {
+			continue
+		}
+		for _, p := range other.Spec.Ports {
+			if slices.ContainsFunc(e.Spec.Ports, func(own v1alpha2.EgressRulePort) bool { return own.Port == p.Port }) {
+				s.findings = append(s.findings, s.object.Find(finding.DuplicateClaim, finding.Info, "spec.destination.service",
+					fmt.Sprintf("EgressRule %s/%s is about %s alone and wins for it on port %d", other.Namespace, other.Name, other.Spec.Destination.Service, p.Port), ""))
+			}
+		}
+	}
 }
 
 // backends warns about an Ingress that sends requests to what does not exist.

@@ -19,6 +19,10 @@ type Builder struct {
 	workloads map[model.WorkloadKey]*model.Workload
 	// httpServices are the services with an HTTP port of the number, by hostname.
 	httpServices map[uint32][]servicePort
+	// externals are the hosts outside of the mesh that may be called at the port, by host.
+	externals map[uint32][]externalPort
+	// httpPorts are the ports of either, sorted.
+	httpPorts []uint32
 	// scoped are the hosts with a policy for some callers alone, so that their clusters are not the same for all.
 	scoped map[string]bool
 
@@ -40,6 +44,7 @@ func NewBuilder(mesh *model.Mesh) *Builder {
 		services:     make(map[string]*model.Service, len(mesh.Services)),
 		workloads:    make(map[model.WorkloadKey]*model.Workload, len(mesh.Workloads)),
 		httpServices: map[uint32][]servicePort{},
+		externals:    map[uint32][]externalPort{},
 		scoped:       map[string]bool{},
 		groups:       map[string]func() *Resources{},
 	}
@@ -51,6 +56,14 @@ func NewBuilder(mesh *model.Mesh) *Builder {
 			}
 		}
 	}
+	for _, e := range mesh.Externals {
+		for _, p := range e.Ports {
+			b.externals[p.Number] = append(b.externals[p.Number], externalPort{External: e, port: p})
+		}
+	}
+	b.httpPorts = slices.AppendSeq(slices.Collect(maps.Keys(b.httpServices)), maps.Keys(b.externals))
+	slices.Sort(b.httpPorts)
+	b.httpPorts = slices.Compact(b.httpPorts)
 	for _, w := range mesh.Workloads {
 		b.workloads[w.Key] = w
 	}
@@ -168,8 +181,9 @@ func (b *Builder) sidecarOutbound() *Resources {
 	for _, p := range b.mesh.Policies {
 		c.policies[p.Host] = append(c.policies[p.Host], p)
 	}
+	c.addExternals(r, func(host string) bool { return !b.scoped[host] })
 	c.addClusters(r, b.subsets(), func(s subset) bool { return !b.scoped[s.host] })
-	for port := range b.httpServices {
+	for _, port := range b.httpPorts {
 		r.Listeners = append(r.Listeners, b.outboundHTTP(port))
 	}
 	r.Listeners = append(r.Listeners, b.outboundTCPs()...)
@@ -266,7 +280,7 @@ func (b *Builder) outboundTCPs() []*Resource {
 			for _, a := range svc.Addresses {
 				add(a, p, newSubset(svc.Hostname, p.Number, nil).cluster(), svc)
 			}
-			if len(svc.Addresses) > 0 || len(b.httpServices[p.Number]) == 0 {
+			if len(svc.Addresses) > 0 || !slices.Contains(b.httpPorts, p.Number) {
 				continue
 			}
 			for _, e := range svc.Endpoints {
@@ -282,11 +296,12 @@ func (b *Builder) outboundTCPs() []*Resource {
 // sidecarRoutes are the routes of all HTTP ports, and the clusters that are not the same for all sidecars.
 func (c *caller) sidecarRoutes(namespace string) *Resources {
 	r := &Resources{}
-	for _, port := range slices.Sorted(maps.Keys(c.b.httpServices)) {
+	for _, port := range c.b.httpPorts {
 		r.Routes = append(r.Routes, c.outboundRoutes(port, namespace))
 	}
 	byName(r.Routes)
 	if len(c.b.scoped) > 0 {
+		c.addExternals(r, func(host string) bool { return c.b.scoped[host] })
 		c.addClusters(r, c.b.subsets(), func(s subset) bool { return c.b.scoped[s.host] })
 	}
 	return r

@@ -133,8 +133,20 @@ func (b *Builder) connectTimeout() time.Duration {
 	return defaultConnectTimeout
 }
 
-// httpOptions are how requests are written. A connection ends after perConnection requests unless that is 0.
+// httpOptions are how requests are written, if they are.
 func httpOptions(up upstreamHTTP, perConnection uint32) map[string]*anypb.Any {
+	if up == notHTTP {
+		return nil
+	}
+	return packOptions(httpProtocol(up, perConnection))
+}
+
+func packOptions(options *upstreamv3.HttpProtocolOptions) map[string]*anypb.Any {
+	return map[string]*anypb.Any{"envoy.extensions.upstreams.http.v3.HttpProtocolOptions": pack(options)}
+}
+
+// httpProtocol is how requests are written. A connection ends after perConnection requests unless that is 0.
+func httpProtocol(up upstreamHTTP, perConnection uint32) *upstreamv3.HttpProtocolOptions {
 	options := &upstreamv3.HttpProtocolOptions{}
 	if perConnection > 0 {
 		options.CommonHttpProtocolOptions = &corev3.HttpProtocolOptions{MaxRequestsPerConnection: wrapperspb.UInt32(perConnection)}
@@ -143,7 +155,6 @@ func httpOptions(up upstreamHTTP, perConnection uint32) map[string]*anypb.Any {
 	h2 := &corev3.Http2ProtocolOptions{AllowConnect: true}
 	switch up {
 	case notHTTP:
-		return nil
 	case asReceived:
 		options.UpstreamProtocolOptions = &upstreamv3.HttpProtocolOptions_UseDownstreamProtocolConfig{
 			UseDownstreamProtocolConfig: &upstreamv3.HttpProtocolOptions_UseDownstreamHttpConfig{
@@ -160,7 +171,7 @@ func httpOptions(up upstreamHTTP, perConnection uint32) map[string]*anypb.Any {
 			ProtocolConfig: &upstreamv3.HttpProtocolOptions_ExplicitHttpConfig_Http2ProtocolOptions{Http2ProtocolOptions: h2},
 		})
 	}
-	return map[string]*anypb.Any{"envoy.extensions.upstreams.http.v3.HttpProtocolOptions": pack(options)}
+	return options
 }
 
 func explicitly(c *upstreamv3.HttpProtocolOptions_ExplicitHttpConfig) *upstreamv3.HttpProtocolOptions_ExplicitHttpConfig_ {

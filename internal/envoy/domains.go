@@ -21,18 +21,19 @@ func newDomains(domain, namespace string) *domains {
 
 // claim takes svc's full name and addresses for it; all services of a configuration claim before the first asks of.
 func (d *domains) claim(svc *model.Service) {
-	d.take(svc.Hostname, svc)
+	d.take(svc.Hostname, svc.Hostname)
 	for _, a := range svc.Addresses {
-		d.take(hostOf(a), svc)
+		d.take(hostOf(a), svc.Hostname)
 	}
 }
 
-func (d *domains) take(name string, svc *model.Service) bool {
+// take gives name to owner unless another has it.
+func (d *domains) take(name, owner string) bool {
 	key := strings.ToLower(name)
-	if owner, taken := d.owner[key]; taken {
-		return owner == svc.Hostname
+	if has, taken := d.owner[key]; taken {
+		return has == owner
 	}
-	d.owner[key] = svc.Hostname
+	d.owner[key] = owner
 	return true
 }
 
@@ -40,12 +41,12 @@ func (d *domains) take(name string, svc *model.Service) bool {
 func (d *domains) of(svc *model.Service) []string {
 	out := []string{svc.Hostname}
 	for _, name := range d.shortNames(svc) {
-		if name != svc.Hostname && d.take(name, svc) {
+		if name != svc.Hostname && d.take(name, svc.Hostname) {
 			out = append(out, name)
 		}
 	}
 	for _, a := range svc.Addresses {
-		if d.take(hostOf(a), svc) {
+		if d.take(hostOf(a), svc.Hostname) {
 			out = append(out, hostOf(a))
 		}
 	}
@@ -59,7 +60,7 @@ func (d *domains) podsOf(svc *model.Service) []string {
 	}
 	var out []string
 	for _, name := range append([]string{svc.Hostname}, d.shortNames(svc)...) {
-		if pattern := "*." + name; d.take(pattern, svc) && !slices.Contains(out, pattern) {
+		if pattern := "*." + name; d.take(pattern, svc.Hostname) && !slices.Contains(out, pattern) {
 			out = append(out, pattern)
 		}
 	}

@@ -105,7 +105,7 @@ func (c *caller) ingressPath(in *model.IngressRoute) []*routev3.Route {
 			ClusterSpecifier: &routev3.RouteAction_Cluster{Cluster: blackHoleCluster},
 		}})}
 	}
-	return c.routes(svc, port, name, path, headers)
+	return c.routes(c.service(svc, port), name, path, headers)
 }
 
 // ingressBackend is the HTTP port an Ingress's path leads to.

@@ -39,14 +39,17 @@ func (b *Builder) virtualOutbound(v4, v6 bool) *Resource {
 	return newResource(l.Name, l)
 }
 
-// outboundHTTP takes connections to a port that HTTP services have, whatever their address; requests are routed by their Host.
+// outboundHTTP takes connections to a port that HTTP services or hosts outside have, whatever their address; requests are routed by their Host.
 func (b *Builder) outboundHTTP(port uint32) *Resource {
 	l := unbound("0.0.0.0", port)
 	l.AdditionalAddresses = []*listenerv3.AdditionalAddress{{Address: address("::", port)}}
 	m := b.connectionManager("outbound_" + routeName(port))
 	m.RouteSpecifier = rds(routeName(port))
 	m.StripTrailingHostDot = true
-	l.FilterChains = []*listenerv3.FilterChain{chain(network(hcmFilter, m))}
+	if b.originates(port) {
+		letTLSPass(l, m, port)
+	}
+	l.FilterChains = append(l.FilterChains, chain(network(hcmFilter, m)))
 	return newResource(l.Name, l)
 }
 

@@ -219,6 +219,9 @@ func (g *generator) objects() []*objects.Object {
 		out = append(out, g.policy())
 	}
 	for range g.IntN(4) {
+		out = append(out, g.egress())
+	}
+	for range g.IntN(4) {
 		out = append(out, g.ingress())
 	}
 	// A set keeps the later of two objects with one key, and here the order is not to matter.
@@ -293,7 +296,10 @@ func (g *generator) slice() *objects.Object {
 func (g *generator) istioService() v1alpha2.IstioService {
 	s := v1alpha2.IstioService{Name: g.name(), Namespace: pick(g, "", "", "default", "svc")}
 	if g.odd() {
-		s = v1alpha2.IstioService{Service: pick(g, "a.default.svc.cluster.local", "*.example.com", "", "a b")}
+		s = v1alpha2.IstioService{Service: pick(g, "a.default.svc.cluster.local", "", "a b")}
+	}
+	if g.often(15) {
+		s = v1alpha2.IstioService{Service: g.external()}
 	}
 	return s
 }
@@ -392,6 +398,19 @@ func (g *generator) policy() *objects.Object {
 		}}
 	}
 	return g.object(v1alpha2.GroupVersion, "DestinationPolicy", p)
+}
+
+func (g *generator) external() string {
+	return pick(g, "www.example.com", "*.example.com", "*.com", "*-x.example.com", "*", "a", "unknown", "10.96.0.1", "a.default.svc.cluster.local", "*.svc.default.svc.cluster.local")
+}
+
+func (g *generator) egress() *objects.Object {
+	e := &v1alpha2.EgressRule{ObjectMeta: g.meta()}
+	e.Spec.Destination.Service = g.external()
+	for range 1 + g.IntN(3) {
+		e.Spec.Ports = append(e.Spec.Ports, v1alpha2.EgressRulePort{Port: pick(g, g.port(), 443, 82), Protocol: pick(g, "http", "HTTPS", "http2", "grpc")})
+	}
+	return g.object(v1alpha2.GroupVersion, "EgressRule", e)
 }
 
 func (g *generator) backend() networkingv1.IngressBackend {

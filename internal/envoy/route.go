@@ -49,17 +49,31 @@ type caller struct {
 	policies map[string][]*model.Policy
 }
 
-// routes are the routes to a port of a service for requests that an outer condition has let through: one or two for each rule, up to the
+// destination is what callers call: a port of a service or of a host outside of the mesh.
+type destination struct {
+	host string
+	port model.Port
+	// own are the clusters of all instances.
+	own []weighted
+	// external is a host outside, which has no versions.
+	external bool
+}
+
+func (c *caller) service(svc *model.Service, port model.Port) destination {
+	return destination{host: svc.Hostname, port: port, own: c.own(svc, port)}
+}
+
+// routes are the routes to a destination for requests that an outer condition has let through: one or two for each rule, up to the
 // first that takes everything, else a last one to all instances.
-func (c *caller) routes(svc *model.Service, port model.Port, name string, outer pathMatch, conditions []*routev3.HeaderMatcher) []*routev3.Route {
+func (c *caller) routes(d destination, name string, outer pathMatch, conditions []*routev3.HeaderMatcher) []*routev3.Route {
 	var out []*routev3.Route
-	for _, rule := range c.rules[svc.Hostname] {
+	for _, rule := range c.rules[d.host] {
 		path, headers := requestMatch(rule)
 		both, extra, ok := intersect(outer, path)
 		if !ok {
 			continue
 		}
-		out = append(out, c.ruleRoutes(rule, port, both, slices.Concat(conditions, headers, extra))...)
+		out = append(out, c.ruleRoutes(rule, d, both, slices.Concat(conditions, headers, extra))...)
 		if path.takesAll() && len(headers) == 0 {
 			return out
 		}
@@ -67,7 +81,7 @@ func (c *caller) routes(svc *model.Service, port model.Port, name string, outer 
 	action := &routev3.RouteAction{
 		Timeout: durationpb.New(0),
 	}
-	if own := c.own(svc, port); sendTo(action, []uint32{100}, [][]weighted{own}) {
+	if sendTo(action, []uint32{100}, [][]weighted{d.own}) {
 		action.RetryPolicy = acrossShares(defaultRetryPolicy())
 	}
 	return append(out, newRoute(name, outer, conditions, &routev3.Route_Route{Route: action}))
@@ -75,7 +89,7 @@ func (c *caller) routes(svc *model.Service, port model.Port, name string, outer 
 
 // ruleRoutes are the routes of one rule. A rule with retries has two, because only idempotent requests may be repeated after an instance
 // has seen them, and Envoy tells methods apart by matching only.
-func (c *caller) ruleRoutes(rule *model.Rule, port model.Port, path pathMatch, headers []*routev3.HeaderMatcher) []*routev3.Route {
+func (c *caller) ruleRoutes(rule *model.Rule, d destination, path pathMatch, headers []*routev3.HeaderMatcher) []*routev3.Route {
 	name := rule.Ref.Namespace + "/" + rule.Ref.Name
 	if rule.Redirect != nil {
 		r := &routev3.RedirectAction{HostRedirect: rule.Redirect.Authority}
@@ -86,7 +100,7 @@ func (c *caller) ruleRoutes(rule *model.Rule, port model.Port, path pathMatch, h
 	}
 	build := func(headers []*routev3.HeaderMatcher, retry *routev3.RetryPolicy) *routev3.Route {
 		action := &routev3.RouteAction{Timeout: duration(rule.Timeout), RetryPolicy: retry}
-		if c.setClusters(action, rule, port) && (rule.Retry == nil || rule.Retry.Attempts > 0) {
+		if c.setClusters(action, rule, d) && (rule.Retry == nil || rule.Retry.Attempts > 0) {
 			if retry == nil {
 				action.RetryPolicy = defaultRetryPolicy()
 			}
@@ -116,24 +130,27 @@ func (c *caller) ruleRoutes(rule *model.Rule, port model.Port, path pathMatch, h
 }
 
 // setClusters sends to the rule's targets, or to all instances when it names none. It says whether a target is in shares.
-func (c *caller) setClusters(action *routev3.RouteAction, rule *model.Rule, port model.Port) bool {
+func (c *caller) setClusters(action *routev3.RouteAction, rule *model.Rule, d destination) bool {
 	var weights []uint32
 	var targets [][]weighted
 	for _, t := range rule.Routes {
 		if t.Weight > 0 || len(rule.Routes) == 1 {
 			weights = append(weights, t.Weight)
-			targets = append(targets, c.to(t, port))
+			targets = append(targets, c.to(t, d))
 		}
 	}
 	if len(targets) == 0 {
-		weights, targets = []uint32{100}, [][]weighted{c.own(c.b.services[rule.Host], port)}
+		weights, targets = []uint32{100}, [][]weighted{d.own}
 	}
 	return sendTo(action, weights, targets)
 }
 
-// to are the clusters of a target for requests that came to port of the rule's service.
-func (c *caller) to(t model.Target, port model.Port) []weighted {
-	s, ok := c.b.target(t.Host, t.Labels, port)
+// to are the clusters of a target for requests that came to d.
+func (c *caller) to(t model.Target, d destination) []weighted {
+	if d.external && t.Host == d.host {
+		return d.own
+	}
+	s, ok := c.b.target(t.Host, t.Labels, d.port)
 	if !ok {
 		return []weighted{{cluster: blackHoleCluster, weight: 1}}
 	}
@@ -256,7 +273,7 @@ func (c *caller) outboundRoutes(port uint32, namespace string) *Resource {
 		config.VirtualHosts = append(config.VirtualHosts, &routev3.VirtualHost{
 			Name:        s.svc.Hostname,
 			Domains:     names.of(s.svc),
-			Routes:      c.routes(s.svc, s.port, "default", anyPath(), nil),
+			Routes:      c.routes(c.service(s.svc, s.port), "default", anyPath(), nil),
 			RetryPolicy: defaultRetryPolicy(),
 		})
 		for _, rule := range c.rules[s.svc.Hostname] {
@@ -270,13 +287,34 @@ func (c *caller) outboundRoutes(port uint32, namespace string) *Resource {
 			})
 		}
 	}
+	for _, e := range c.b.externals[port] {
+		// The name of a service is the service's.
+		if !names.take(e.Host, e.cluster()) {
+			continue
+		}
+		d := destination{host: e.Host, port: e.port, own: []weighted{{cluster: e.cluster(), weight: 1}}, external: true}
+		config.VirtualHosts = append(config.VirtualHosts, &routev3.VirtualHost{
+			Name:        e.cluster(),
+			Domains:     []string{e.Host},
+			Routes:      c.routes(d, "default", anyPath(), nil),
+			RetryPolicy: defaultRetryPolicy(),
+		})
+		refs = append(refs, e.Ref)
+		for _, rule := range c.rules[e.Host] {
+			refs = append(refs, rule.Ref)
+		}
+	}
+	if !names.take("*", "unknown") {
+		return newResource(config.Name, config, refs...)
+	}
 	config.VirtualHosts = append(config.VirtualHosts, &routev3.VirtualHost{
 		Name:    "unknown",
 		Domains: []string{"*"},
 		Routes: []*routev3.Route{
 			// Who asks for an address has not asked for a name: a pod by its IP, a metrics endpoint. The connection goes where it was going.
 			passthroughRoute([]*routev3.HeaderMatcher{regexHeader(authorityHeader, `([0-9.]+|\[[0-9a-fA-F:.]+\])(:[0-9]+)?`)}),
-			notFound("no service or rule in the mesh for host %REQ(:AUTHORITY)% on port " + strconv.FormatUint(uint64(port), 10)),
+			notFound("no service or rule in the mesh for host %REQ(:AUTHORITY)% on port " + strconv.FormatUint(uint64(port), 10) +
+				"; a host outside of the mesh needs an EgressRule"),
 		},
 	})
 	return newResource(config.Name, config, refs...)

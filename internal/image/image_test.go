@@ -213,3 +213,20 @@ func TestAProgramBringsTheLibrariesItLoads(t *testing.T) {
 		t.Errorf("libc: %v, loader: %v in %v", libc, loader, l.found)
 	}
 }
+
+func TestTheAuthoritiesTrustedAreThoseOfTheDistribution(t *testing.T) {
+	root := t.TempDir()
+	dir := filepath.Join(root, "usr/share/ca-certificates/mozilla")
+	if err := os.MkdirAll(dir, 0o755); err != nil {
+		t.Fatal(err)
+	}
+	for name, text := range map[string]string{"b.crt": "two\n\n", "a.crt": "one", "README": "no certificate"} {
+		if err := os.WriteFile(filepath.Join(dir, name), []byte(text), 0o644); err != nil {
+			t.Fatal(err)
+		}
+	}
+	got, err := publicRoots(root)
+	if err != nil || string(got) != "one\ntwo\n" {
+		t.Errorf("got %q, %v", got, err)
+	}
+}

@@ -1,6 +1,7 @@
 package image
 
 import (
+	"bytes"
 	"debug/elf"
 	"errors"
 	"fmt"
@@ -12,7 +13,7 @@ import (
 	"strings"
 )
 
-// proxyFiles are Envoy and iptables with all that they load. The names by which iptables is called lead to its nft flavour, as on any
+// proxyFiles are Envoy and iptables with all that they load, and the authorities that Envoy trusts. The names by which iptables is called lead to its nft flavour, as on any
 // distribution of today; the legacy flavour is there for kernels without nft.
 func proxyFiles(s Sources) ([]file, error) {
 	libraries := libraries{root: s.Root, found: map[string]string{}}
@@ -60,10 +61,38 @@ func proxyFiles(s Sources) ([]file, error) {
 		triplet := filepath.Base(filepath.Dir(filepath.Dir(source)))
 		files = append(files, file{path: "/usr/lib/" + triplet + "/xtables/" + filepath.Base(source), source: source, mode: 0o644})
 	}
+	roots, err := publicRoots(s.Root)
+	if err != nil {
+		return nil, err
+	}
+	files = append(files, file{path: "/etc/ssl/certs/ca-certificates.crt", content: roots, mode: 0o644})
 	for path, source := range libraries.found {
 		files = append(files, file{path: path, source: source, mode: 0o755})
 	}
 	return files, nil
+}
+
+// publicRoots are the certificates of the authorities that the distribution trusts, by which Envoy believes hosts outside of the mesh. Those
+// that were added on this machine are its own affair.
+func publicRoots(root string) ([]byte, error) {
+	for _, root := range []string{root, "/"} {
+		paths, err := filepath.Glob(filepath.Join(root, "usr/share/ca-certificates/mozilla/*.crt"))
+		if err != nil {
+			return nil, err
+		}
+		var out []byte
+		for _, path := range paths {
+			text, err := os.ReadFile(path)
+			if err != nil {
+				return nil, fmt.Errorf("reading a certificate: %w", err)
+			}
+			out = append(append(out, bytes.TrimSpace(text)...), '\n')
+		}
+		if len(out) > 0 {
+			return out, nil
+		}
+	}
+	return nil, errors.New("the certificates of the public authorities are missing: fetch them with `.ci/deps sandbox`")
 }
 
 // libraries collects what programs load: by the path in the image, the file on this machine.

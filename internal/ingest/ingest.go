@@ -10,7 +10,6 @@ import (
 	"slices"
 	"time"
 
-	"github.com/meshctl/meshctl/internal/api/v1alpha2"
 	"github.com/meshctl/meshctl/internal/check"
 	"github.com/meshctl/meshctl/internal/finding"
 	"github.com/meshctl/meshctl/internal/meshconfig"
@@ -26,6 +25,8 @@ type Config struct {
 	ConnectTimeout time.Duration
 	// AccessLog is the file requests are logged to; none when empty.
 	AccessLog string
+	// Roots is the file in which proxies find the certificates of the authorities they trust outside of the mesh: the system's when empty.
+	Roots string
 	// IngressClass is the class of the Ingresses served here: istio.
 	IngressClass string
 	// IngressMode says which Ingresses are served: STRICT.
@@ -48,19 +49,15 @@ func Build(set *objects.Set, cfg Config) (*model.Mesh, []finding.Finding) {
 		cfg:      cfg.withDefaults(),
 		services: map[string]*model.Service{},
 	}
-	b.mesh = &model.Mesh{Domain: b.cfg.Domain, ConnectTimeout: b.cfg.ConnectTimeout, AccessLog: b.cfg.AccessLog}
+	b.mesh = &model.Mesh{Domain: b.cfg.Domain, ConnectTimeout: b.cfg.ConnectTimeout, AccessLog: b.cfg.AccessLog, Roots: b.cfg.Roots}
 	b.addWorkloads()
 	b.addServices()
 	b.addEndpoints()
 	b.addInbound()
 	b.addRules()
 	b.addPolicies()
+	b.addExternals()
 	b.addIngresses()
-	for _, kind := range []string{"EgressRule"} {
-		for _, o := range b.set.Kind(v1alpha2.GroupVersion.Group, kind) {
-			b.judge(o)
-		}
-	}
 	b.findings = append(b.findings, check.Set(set, b.judged)...)
 	return b.mesh, distinct(b.findings)
 }

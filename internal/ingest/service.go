@@ -70,7 +70,7 @@ func (b *builder) addPorts(o *objects.Object, in *corev1.Service, svc *model.Ser
 		if p.Port < 1 || p.Port > 65535 || slices.ContainsFunc(svc.Ports, func(q model.Port) bool { return q.Number == number }) {
 			continue
 		}
-		if number == 15001 || number == 15006 {
+		if reserved(p.Port) {
 			b.find(o, finding.PortConflict, finding.Warning, finding.Child(finding.Item("spec.ports", i), "port"),
 				fmt.Sprintf("port %d is the mesh's own; calls to it from inside the mesh do not arrive", number), "choose another port")
 		}

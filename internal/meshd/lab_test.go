@@ -141,7 +141,8 @@ func (l *lab) apply(namespace, text string) {
 			"EndpointSlice": {Group: "discovery.k8s.io", Version: "v1", Resource: "endpointslices"},
 			"Ingress":       {Group: "networking.k8s.io", Version: "v1", Resource: "ingresses"},
 			"RouteRule":     routeRules, "ConfigMap": corev1.SchemeGroupVersion.WithResource("configmaps"),
-			"EgressRule": v1alpha2.GroupVersion.WithResource("egressrules"),
+			"DestinationPolicy": v1alpha2.GroupVersion.WithResource("destinationpolicies"),
+			"EgressRule":        v1alpha2.GroupVersion.WithResource("egressrules"),
 		}
 		r, ok := resources[u.GetKind()]
 		if !ok {

@@ -190,13 +190,12 @@ func TestFindingsAmongObjectsAreInTheStatus(t *testing.T) {
 	finding("second", "M0202") // equal precedence
 	l.apply(ns, `
 apiVersion: config.istio.io/v1alpha2
-kind: EgressRule
-metadata: {name: out}
+kind: DestinationPolicy
+metadata: {name: empty}
 spec:
-  destination: {service: "*.example.com"}
-  ports: [{port: 80, protocol: http}]`)
-	until(t, "a kind that is not carried out says so", func() error {
-		u, err := l.dyn.Resource(routeRules.GroupVersion().WithResource("egressrules")).Namespace(ns).Get(t.Context(), "out", metav1.GetOptions{})
+  destination: {name: reviews}`)
+	until(t, "an object that nothing is made of says so", func() error {
+		u, err := l.dyn.Resource(routeRules.GroupVersion().WithResource("destinationpolicies")).Namespace(ns).Get(t.Context(), "empty", metav1.GetOptions{})
 		if err != nil {
 			return err
 		}

@@ -91,6 +91,12 @@ func inForce(mesh *model.Mesh) map[model.Ref]bool {
 	for _, r := range mesh.Rules {
 		out[r.Ref] = true
 	}
+	for _, p := range mesh.Policies {
+		out[p.Ref] = true
+	}
+	for _, e := range mesh.Externals {
+		out[e.Ref] = true
+	}
 	for _, r := range mesh.Ingress {
 		out[r.Ref] = true
 	}

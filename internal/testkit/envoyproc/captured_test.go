@@ -3,14 +3,17 @@ package envoyproc_test
 import (
 	"bufio"
 	"context"
+	"crypto/tls"
 	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
+	"log"
 	"net"
 	"net/http"
 	"os"
 	"os/exec"
+	"path/filepath"
 	"runtime"
 	"strings"
 	"testing"
@@ -181,16 +184,23 @@ func (p *netPod) dial(_ context.Context, _, address string) (conn net.Conn, err 
 }
 
 func (p *netPod) client() *http.Client {
-	tr := &http.Transport{DialContext: p.dial, DisableKeepAlives: true}
+	tr := &http.Transport{DialContext: p.dial, DisableKeepAlives: true, TLSClientConfig: &tls.Config{InsecureSkipVerify: true}}
 	return &http.Client{Transport: tr, Timeout: 10 * time.Second}
 }
 
 // serveHTTP is an application of the pod that says who asked for what.
-func (p *netPod) serveHTTP(address, name string) {
+func (p *netPod) serveHTTP(address, name string) { p.serve(p.listen(address), name) }
+
+// serveHTTPS is the same behind TLS.
+func (p *netPod) serveHTTPS(address, name string, cert tls.Certificate) {
+	p.serve(tls.NewListener(p.listen(address), &tls.Config{Certificates: []tls.Certificate{cert}}), name)
+}
+
+func (p *netPod) serve(l net.Listener, name string) {
 	srv := &http.Server{Handler: http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		_ = json.NewEncoder(w).Encode(map[string]string{"name": name, "peer": r.RemoteAddr, "host": r.Host})
 	})}
-	l := p.listen(address)
+	srv.ErrorLog = log.New(io.Discard, "", 0)
 	go func() { _ = srv.Serve(l) }()
 	p.t.Cleanup(func() { srv.Close() })
 }
@@ -435,6 +445,72 @@ func TestCaptured(t *testing.T) {
 			t.Errorf("%s out and %s in", out, in)
 		}
 	})
+}
+
+// TestCapturedCallsToHostsOutside calls servers that the mesh knows by a wildcard only, so that it is the caller who finds their address.
+func TestCapturedCallsToHostsOutside(t *testing.T) {
+	client, server := cabled(t)
+	objs, fs := manifest.Decode("mesh.yaml", []byte(`
+apiVersion: v1
+kind: Pod
+metadata: {name: client}
+status: {podIP: 10.77.0.1}
+---
+apiVersion: v1
+kind: Pod
+metadata: {name: server}
+status: {podIP: 10.77.0.2}
+---
+apiVersion: config.istio.io/v1alpha2
+kind: EgressRule
+metadata: {name: out}
+spec: {destination: {service: "*.example.com"}, ports: [{port: 80, protocol: http}, {port: 443, protocol: https}]}
+`), manifest.Options{DefaultNamespace: "default"})
+	if finding.HasErrors(fs) {
+		t.Fatal(fs)
+	}
+	authority := envoyproc.NewAuthority(t)
+	mesh, _ := ingest.Build(objects.NewSet(objs...), ingest.Config{Roots: authority.Roots})
+	// The proxy is another user.
+	if err := os.Chmod(filepath.Dir(authority.Roots), 0o755); err != nil {
+		t.Fatal(err)
+	}
+	server.serveHTTP(":80", "plain")
+	server.serveHTTPS(":443", "secure", authority.Certificate(t, "www.example.com"))
+	from := client.proxy(mesh, "client")
+	server.proxy(mesh, "server")
+	for _, c := range []struct {
+		name, url, host string
+		status          int
+		said            string
+	}{
+		{"a host that the wildcard takes", "http://10.77.0.2/", "www.example.com", 200, `"name":"plain"`},
+		{"any such host", "http://10.77.0.2/", "a.b.example.com", 200, `"host":"a.b.example.com"`},
+		{"another host", "http://10.77.0.2/", "www.example.org", 404, "EgressRule"},
+		{"https, by the request's name", "http://10.77.0.2:443/", "www.example.com:443", 200, `"host":"www.example.com","name":"secure"`},
+		{"https, to a server that has another name", "http://10.77.0.2:443/", "other.example.com", 503, ""},
+		{"TLS by the application itself", "https://10.77.0.2:443/", "www.example.org", 200, `"name":"secure"`},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			req, err := http.NewRequestWithContext(t.Context(), http.MethodGet, c.url, nil)
+			if err != nil {
+				t.Fatal(err)
+			}
+			req.Host = c.host
+			resp, err := client.client().Do(req)
+			if err != nil {
+				t.Fatal(err)
+			}
+			defer resp.Body.Close()
+			body, err := io.ReadAll(resp.Body)
+			if err != nil || resp.StatusCode != c.status || !strings.Contains(string(body), c.said) {
+				t.Errorf("got %d %s, %v, want %d %s", resp.StatusCode, body, err, c.status, c.said)
+			}
+		})
+	}
+	if n := counter(t, from, "cluster.external|443|*.example.com.ssl.fail_verify_san"); n == "0" {
+		t.Error("no server was refused for its name")
+	}
 }
 
 // counter is one of a proxy's statistics.
