@@ -37,6 +37,7 @@ func (b *builder) addExternals() {
 		slices.SortFunc(out.Ports, func(x, y model.Port) int { return cmp.Compare(x.Number, y.Number) })
 		if len(out.Ports) > 0 {
 			b.mesh.Externals = append(b.mesh.Externals, out)
+			b.externals[out.Host] = out
 		}
 	}
 	slices.SortFunc(b.mesh.Externals, func(x, y *model.External) int { return cmp.Compare(x.Host, y.Host) })

@@ -47,16 +47,16 @@ func Build(set *objects.Set, cfg Config) (*model.Mesh, []finding.Finding) {
 	b := &builder{
 		set:      set,
 		cfg:      cfg.withDefaults(),
-		services: map[string]*model.Service{},
+		services: map[string]*model.Service{}, externals: map[string]*model.External{},
 	}
 	b.mesh = &model.Mesh{Domain: b.cfg.Domain, ConnectTimeout: b.cfg.ConnectTimeout, AccessLog: b.cfg.AccessLog, Roots: b.cfg.Roots}
 	b.addWorkloads()
 	b.addServices()
 	b.addEndpoints()
 	b.addInbound()
+	b.addExternals()
 	b.addRules()
 	b.addPolicies()
-	b.addExternals()
 	b.addIngresses()
 	b.findings = append(b.findings, check.Set(set, b.judged)...)
 	return b.mesh, distinct(b.findings)
@@ -72,6 +72,8 @@ type builder struct {
 	judged []*objects.Object
 
 	services map[string]*model.Service
+	// externals by host.
+	externals map[string]*model.External
 	// selectors of the services that have one, by hostname.
 	selectors map[string]map[string]string
 	// targets are the container ports of a service's port: a number, or the name that each pod resolves for itself.

@@ -4,6 +4,7 @@ import (
 	"cmp"
 	"fmt"
 	"slices"
+	"strings"
 	"time"
 
 	"github.com/meshctl/meshctl/internal/api/v1alpha2"
@@ -58,6 +59,11 @@ func (b *builder) policy(o *objects.Object, in *v1alpha2.DestinationPolicy) *mod
 		Source: b.source(in.Spec.Source, in.Namespace),
 	}
 	if svc := b.services[out.Host]; svc != nil {
+		if svc.ExternalName != "" {
+			b.find(o, finding.NotInForce, finding.Warning, "spec.destination", fmt.Sprintf("service %s only stands for another name, and the mesh leaves calls to it alone", short(out.Host)),
+				"write a policy for that name, with an EgressRule for it")
+			return nil
+		}
 		http := slices.ContainsFunc(svc.Ports, func(p model.Port) bool { return p.Protocol.IsHTTP() })
 		if len(out.Labels) > 0 && !http {
 			b.find(o, finding.NotInForce, finding.Warning, "spec.destination.labels",
@@ -67,7 +73,14 @@ func (b *builder) policy(o *objects.Object, in *v1alpha2.DestinationPolicy) *mod
 		}
 		out.CallerNamespace = callers(svc, in.Namespace)
 	}
+	if b.externals[out.Host] != nil && len(out.Labels) > 0 {
+		b.find(o, finding.NotInForce, finding.Warning, "spec.destination.labels", fmt.Sprintf("%s is outside of the mesh and has no versions", out.Host), "remove the labels")
+		return nil
+	}
 	if lb := in.Spec.LoadBalancing; lb != nil {
+		if b.externals[out.Host] != nil && strings.HasPrefix(out.Host, "*") {
+			b.find(o, finding.NotInForce, finding.Warning, "spec.loadBalancing", "the addresses behind a wildcard are chosen by the callers", "name the host without a wildcard, in an EgressRule too")
+		}
 		out.Balancing = map[v1alpha2.LoadBalancingScheme]model.Balancing{
 			v1alpha2.RoundRobin: model.RoundRobin, v1alpha2.LeastConn: model.LeastConn, v1alpha2.Random: model.Random,
 		}[lb.Name]

@@ -142,10 +142,24 @@ func (t *ruleTranslation) targets(out *model.Rule) {
 			target.Host = t.hostname(*r.Destination)
 			t.judgeTarget(finding.Child(finding.Item("spec.route", i), "destination"), own, target.Host)
 		}
+		t.judgeOutside(finding.Item("spec.route", i), out.Host, target)
 		if len(t.in.Spec.Route) == 1 {
 			target.Weight = 100
 		}
 		out.Routes = append(out.Routes, target)
+	}
+}
+
+// judgeOutside says what a target outside of the mesh cannot be: a version, or in place of another host.
+func (t *ruleTranslation) judgeOutside(field, host string, target model.Target) {
+	switch {
+	case t.externals[target.Host] == nil:
+	case target.Host != host:
+		t.find(t.object, finding.NotInForce, finding.Warning, finding.Child(field, "destination"),
+			fmt.Sprintf("%s is outside of the mesh and cannot answer for another host, so these requests get 503", target.Host), "let the application call it by its name")
+	case len(target.Labels) > 0:
+		t.find(t.object, finding.NotInForce, finding.Warning, finding.Child(field, "labels"),
+			fmt.Sprintf("%s is outside of the mesh and has no versions", host), "remove the labels")
 	}
 }
 
