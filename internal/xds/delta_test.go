@@ -178,6 +178,7 @@ func TestAResourceThatIsBackBeforeItWasTakenAwayIsNotSentAgain(t *testing.T) {
 	c.ack(r)
 	c.hearAndAck(cds, "-a") // the rollout that began ends
 	c.hearAndAck(cds, "a")
+	c.hearAndAck(eds, "a") // which the cluster needs again
 	c.quiet()
 }
 
@@ -291,7 +292,9 @@ func TestARejectionNamesResourceAndObjectAndEndsWithTheNextGoodVersion(t *testin
 	next.cds = set{"a": 13, "b": 14}
 	f.publish(next)
 	const text = "Error adding/updating cluster(s) b: no such thing as b-side"
-	c.nack(c.hear(cds, "a", "b"), text)
+	refused := c.hear(cds, "a", "b")
+	c.hearAndAck(eds, "a", "b")
+	c.nack(refused, text)
 	rej := <-f.rejected
 	if rej.Resource != "b" || rej.Text != text || len(rej.Refs) != 1 || rej.Refs[0].Name != "for-b" || rej.Type != "cds" {
 		t.Errorf("rejection %+v", rej)

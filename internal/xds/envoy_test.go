@@ -252,6 +252,29 @@ func TestEnvoyLosesNoRequestOverManyChanges(t *testing.T) {
 	}
 }
 
+// Envoy warms a changed cluster until it is sent its endpoints, which it does not ask for, and takes nothing else meanwhile.
+func TestEnvoyTakesAChangedClusterIntoUse(t *testing.T) {
+	for _, api := range []string{"DELTA_GRPC", "GRPC"} {
+		t.Run(api, func(t *testing.T) {
+			f := start(t)
+			p := startEnvoy(t, f, api, 1)
+			p.answers(1)
+			for i := range 3 {
+				p.publish(1, func(s *xds.Snapshot) {
+					c := edsCluster("cluster-1")
+					c.ConnectTimeout = durationpb.New(time.Duration(2+i) * time.Second)
+					s.Clusters = xds.Group{xds.NewSet(resource(t, c.GetName(), c))}
+				})
+				p.inSync()
+				f.await("no cluster is warming", func() bool {
+					_, stats, err := p.proc.Admin(t.Context(), "/stats?filter=warming_clusters")
+					return err == nil && strings.Contains(stats, "warming_clusters: 0")
+				})
+			}
+		})
+	}
+}
+
 func TestEnvoysRejectionsAreFoundAndHarmNothingElse(t *testing.T) {
 	for _, api := range []string{"DELTA_GRPC", "GRPC"} {
 		t.Run(api, func(t *testing.T) {

@@ -139,6 +139,7 @@ func TestAStateOfTheWorldProxyGetsCompleteClustersAndPartialRoutes(t *testing.T)
 	next.rds["80"] = 2
 	f.publish(next)
 	h := c.hear(cds, "a", "b", "c") // b stays until the routes have changed
+	c.hearAndAck(eds, "a")          // a changed cluster needs them again
 	c.quiet(2)
 	c.ack(h)
 	c.hearAndAck(rds, "80")

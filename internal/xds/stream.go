@@ -485,7 +485,33 @@ func (st *stream) sendAdditions(k kind) error {
 	if k != endpoints { // those sent after the rollout's own step do not hold it up
 		sub.need = sub.sent
 	}
+	if k == clusters && err == nil {
+		return st.sendAgain(changed)
+	}
 	return err
+}
+
+// sendAgain sends the endpoints of clusters that the proxy had in another form: it takes a changed cluster into use when it was sent them, and
+// does not ask for what it has.
+func (st *stream) sendAgain(changed []*Resource) error {
+	sub := st.subs[endpoints]
+	var again []*Resource
+	for _, c := range changed {
+		if _, asked := sub.names[c.Name]; !asked {
+			continue
+		}
+		r := sub.base.get(c.Name)
+		if h, ok := sub.held[c.Name]; ok && h.res != nil {
+			r = h.res
+		}
+		if r != nil {
+			again = append(again, r)
+		}
+	}
+	if len(again) == 0 {
+		return nil
+	}
+	return st.send(sub, again, nil)
 }
 
 func (st *stream) sendRemovals(k kind) error {
