@@ -276,6 +276,7 @@ func TestAProxyThatComesBackIsSentOnlyWhatChangedMeanwhile(t *testing.T) {
 	f.publish(content{cds: set{"a": 2, "c": 1}, eds: set{"a": 1, "c": 1}, rds: set{"80": 2}})
 	c = resume("changed")
 	h := c.hear(cds, "a", "c")
+	c.hearAndAck(eds, "a") // a changed cluster needs them again
 	c.quiet()
 	c.ack(h)
 	c.hearAndAck(rds, "80")

@@ -42,6 +42,8 @@ type stream struct {
 	liveEndpoints Group
 
 	unknown map[string]bool
+	// changed are the clusters sent before the stream first asked for endpoints.
+	changed map[string]bool
 
 	done atomic.Uint64 // generation answered in full
 
@@ -74,6 +76,7 @@ func newStream(s *Server, g grpc.ServerStream, proxy model.Proxy, node *corev3.N
 	st := &stream{
 		server: s, grpc: g, delta: delta, proxy: proxy, version: envoyVersion(node), connected: time.Now(),
 		wake: make(chan struct{}, 1), cut: make(chan error, 1), timer: time.NewTimer(time.Hour), step: idle, unknown: map[string]bool{},
+		changed: map[string]bool{},
 	}
 	st.timer.Stop()
 	st.overdue = time.AfterFunc(time.Hour, func() { st.end(status.Error(codes.DeadlineExceeded, "the proxy does not read what it is sent")) })
@@ -193,6 +196,9 @@ func (st *stream) take(r *request) error {
 		}
 		name = st.intern(k, name)
 		sub.names[name] = struct{}{}
+		if k == endpoints && st.changed[name] {
+			delete(r.initial, name) // whatever it has of an earlier stream, its cluster is another now
+		}
 		if _, had := r.initial[name]; !had {
 			fresh = append(fresh, name)
 		}
@@ -201,6 +207,10 @@ func (st *stream) take(r *request) error {
 		if sub.wants(name) {
 			sub.hold(st.intern(k, name), holding{version: strings.Clone(v)})
 		}
+	}
+	if k == endpoints && len(st.changed) > 0 {
+		sub.resume = ""
+		clear(st.changed)
 	}
 	tooMany := len(sub.names) > maxNames || len(sub.held) > maxNames
 	st.mu.Unlock()
@@ -495,6 +505,12 @@ func (st *stream) sendAdditions(k kind) error {
 // does not ask for what it has.
 func (st *stream) sendAgain(changed []*Resource) error {
 	sub := st.subs[endpoints]
+	if !sub.asked {
+		for _, c := range changed {
+			st.changed[c.Name] = true
+		}
+		return nil
+	}
 	var again []*Resource
 	for _, c := range changed {
 		if _, asked := sub.names[c.Name]; !asked {
