@@ -245,17 +245,28 @@ func (s *supervisor) bringUp() error {
 	return nil
 }
 
-// pickIPTables finds the flavour that the kernel has.
+// pickIPTables finds the flavour that the kernel has. To list a table says too little: a kernel with nf_tables may lack what takes the
+// extensions that kube-proxy and the mesh use. So each flavour writes a rule into the sandbox's own, still empty table and takes it back.
 func (s *supervisor) pickIPTables() (string, error) {
 	var errs []error
 	for _, program := range s.settings.Programs.IPTables {
-		_, err := s.output(nil, program, "iptables", "-t", "nat", "-S")
+		err := s.tryRule(program)
 		if err == nil {
 			return program, nil
 		}
 		errs = append(errs, err)
 	}
-	return "", fmt.Errorf("finding out how the kernel translates addresses (modprobe nf_tables): %w", errors.Join(errs...))
+	return "", fmt.Errorf("finding out how the kernel translates addresses (modprobe -a nf_tables nft_compat): %w", errors.Join(errs...))
+}
+
+func (s *supervisor) tryRule(program string) error {
+	for _, change := range []string{"-A", "-D"} {
+		_, err := s.output(nil, program, "iptables", "-t", "nat", change, "POSTROUTING", "-m", "comment", "--comment", "probe", "-j", "MASQUERADE")
+		if err != nil {
+			return err
+		}
+	}
+	return nil
 }
 
 // startContainerd starts containerd and waits until it answers.
