@@ -18,6 +18,7 @@ import (
 	"time"
 
 	"github.com/meshctl/meshctl/internal/testkit/envoyproc"
+	"github.com/meshctl/meshctl/internal/testkit/freeport"
 	"github.com/meshctl/meshctl/internal/testkit/pilot"
 	"github.com/meshctl/meshctl/internal/xds"
 )
@@ -73,7 +74,7 @@ func newPod(t *testing.T) *pod {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { _ = os.RemoveAll(dir) })
-	p := &pod{t: t, dir: dir, pilot: pilot.New(t), mesh: pilot.NewMesh(t), status: pilot.FreePort(t)}
+	p := &pod{t: t, dir: dir, pilot: pilot.New(t), mesh: pilot.NewMesh(t), status: freeport.For(t)}
 	p.pilot.Cert.Store(p.pilot.CA.Issue(t, "127.0.0.1"))
 	p.write("root.pem", p.pilot.CA.PEM)
 	p.write("token", []byte(pilot.Token))
@@ -366,7 +367,7 @@ func TestDraining(t *testing.T) {
 
 func listenAndServe(t *testing.T, s *http.Server) string {
 	t.Helper()
-	s.Addr = fmt.Sprint("127.0.0.1:", pilot.FreePort(t))
+	s.Addr = fmt.Sprint("127.0.0.1:", freeport.For(t))
 	go func() { _ = s.ListenAndServe() }()
 	t.Cleanup(func() { _ = s.Close() })
 	return s.Addr

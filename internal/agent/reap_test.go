@@ -9,6 +9,7 @@ import (
 	"syscall"
 	"testing"
 
+	"github.com/meshctl/meshctl/internal/testkit/freeport"
 	"github.com/meshctl/meshctl/internal/testkit/pilot"
 )
 
@@ -33,7 +34,7 @@ func TestTheFirstProcessReapsOrphans(t *testing.T) {
 	}
 	cmd := exec.Command("unshare", "--pid", "--fork", "--mount-proc", "--kill-child", os.Args[0], "proxy", "--id", "a", "--ip", "127.0.0.1",
 		"--configPath", dir, "--binaryPath", envoy, "--rootCert", filepath.Join(dir, "root.pem"), "--token", filepath.Join(dir, "token"),
-		"--statusPort", fmt.Sprint(pilot.FreePort(t)), "--proxyAdminPort", fmt.Sprint(pilot.FreePort(t)), "--discoveryAddress", "127.0.0.1:1")
+		"--statusPort", fmt.Sprint(freeport.For(t)), "--proxyAdminPort", fmt.Sprint(freeport.For(t)), "--discoveryAddress", "127.0.0.1:1")
 	cmd.Env = append(os.Environ(), "MESHAGENT_TEST_MAIN=1")
 	log := &safeBuffer{}
 	cmd.Stdout, cmd.Stderr = log, log

@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"github.com/meshctl/meshctl/internal/model"
+	"github.com/meshctl/meshctl/internal/testkit/freeport"
 )
 
 // policy is the manifest of a DestinationPolicy for reviews.
@@ -326,7 +327,7 @@ func TestLiveAPolicyForAVersionNeedsNoRule(t *testing.T) {
 	})
 	t.Run("its only instance may be gone", func(t *testing.T) {
 		t.Parallel()
-		gone, a := &instance{port: freePort(t)}, serve(t, "a", nil)
+		gone, a := &instance{port: freeport.For(t)}, serve(t, "a", nil)
 		p := startSidecar(t, reviews+version("v1", "v1", gone)+version("a", "v2", a)+
 			policy("destination: {name: reviews, labels: {version: v1}}, loadBalancing: {name: LEAST_CONN}"))
 		for range 40 {

@@ -26,6 +26,7 @@ import (
 	"github.com/meshctl/meshctl/internal/model"
 	"github.com/meshctl/meshctl/internal/objects"
 	"github.com/meshctl/meshctl/internal/testkit/envoyproc"
+	"github.com/meshctl/meshctl/internal/testkit/freeport"
 )
 
 // instance is a server that says who it is and what it was asked.
@@ -58,17 +59,6 @@ func serve(t *testing.T, name string, special func(w http.ResponseWriter, r *htt
 	t.Cleanup(srv.Close)
 	in.port = srv.Listener.Addr().(*net.TCPAddr).Port
 	return in
-}
-
-// freePort is a port on which nothing listens now.
-func freePort(t testing.TB) int {
-	t.Helper()
-	l, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer l.Close()
-	return l.Addr().(*net.TCPAddr).Port
 }
 
 // pods are the manifests of a pod and an endpoint slice of service for an instance at port, labelled with a version. conditions is YAML.
@@ -127,11 +117,11 @@ func start(t *testing.T, mesh *model.Mesh, p model.Proxy) *proxy {
 		t.Fatal(err)
 	}
 	out := &proxy{ports: map[string]int{}}
-	admin := freePort(t)
+	admin := freeport.For(t)
 	bootstrap := envoyproc.Static(t, r, "127.0.0.1", uint32(admin), func(l *listenerv3.Listener) {
-		port := freePort(t)
+		port := freeport.For(t)
 		for slices.Contains(slices.Collect(maps.Values(out.ports)), port) || port == admin {
-			port = freePort(t)
+			port = freeport.For(t)
 		}
 		out.ports[l.GetName()] = port
 		l.Address = &corev3.Address{Address: &corev3.Address_SocketAddress{SocketAddress: &corev3.SocketAddress{
@@ -427,7 +417,7 @@ func TestLiveTimeoutsRetriesAndFaults(t *testing.T) {
 		}
 		return true
 	})
-	closed := freePort(t)
+	closed := freeport.For(t)
 	p := startSidecar(t, reviews+pods("reviews", "http", "v1", "good-v1", good.port, ready)+pods("reviews", "http", "v1", "bad-v1", bad.port, ready)+
 		pods("reviews", "http", "v2", "good-v2", good2.port, ready)+pods("reviews", "http", "v2", "closed-v2", closed, ready)+
 		pods("reviews", "http", "v3", "hanging-v3", hanging.port, ready)+`

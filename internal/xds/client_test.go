@@ -169,6 +169,7 @@ func (f *fixture) delta(node string) *deltaClient {
 		f.t.Fatal(err)
 	}
 	c := &deltaClient{t: f.t, stream: s, in: make(chan heard, 100), cancel: cancel, node: &corev3.Node{Id: node}, over: make(chan error, 1)}
+	in := c.in // a test may put another channel in front of it
 	go func() {
 		for {
 			m, err := s.Recv()
@@ -182,7 +183,7 @@ func (f *fixture) delta(node string) *deltaClient {
 				h.resources[r.Name] = r.Version
 			}
 			slices.Sort(h.names)
-			c.in <- h
+			in <- h
 		}
 	}()
 	return c

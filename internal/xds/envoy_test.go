@@ -29,6 +29,7 @@ import (
 
 	"github.com/meshctl/meshctl/internal/proxystatus"
 	"github.com/meshctl/meshctl/internal/testkit/envoyproc"
+	"github.com/meshctl/meshctl/internal/testkit/freeport"
 	"github.com/meshctl/meshctl/internal/xds"
 )
 
@@ -41,22 +42,12 @@ type realProxy struct {
 	admin, front int
 }
 
-func freePort(t *testing.T) int {
-	t.Helper()
-	l, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer func() { _ = l.Close() }()
-	return l.Addr().(*net.TCPAddr).Port
-}
-
 // startEnvoy publishes a configuration with version first and starts an Envoy that asks for it.
 func startEnvoy(t *testing.T, f *fixture, api string, first int) *realProxy {
 	t.Helper()
 	app := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) { _, _ = io.WriteString(w, "hello") }))
 	t.Cleanup(app.Close)
-	p := &realProxy{t: t, f: f, app: app.Listener.Addr().String(), admin: freePort(t), front: freePort(t)}
+	p := &realProxy{t: t, f: f, app: app.Listener.Addr().String(), admin: freeport.For(t), front: freeport.For(t)}
 	p.publish(first)
 	type object = map[string]any
 	host, port, err := net.SplitHostPort(f.addr)
@@ -308,7 +299,7 @@ func TestEnvoysRejectionsAreFoundAndHarmNothingElse(t *testing.T) {
 						HttpFilters: []*hcmv3.HttpFilter{{Name: "router", ConfigType: &hcmv3.HttpFilter_TypedConfig{TypedConfig: pack(t, &routerv3.Router{})}}},
 					}
 					ls = append(ls, resource(t, name, &listenerv3.Listener{
-						Name: name, Address: at("127.0.0.1", freePort(t)),
+						Name: name, Address: at("127.0.0.1", freeport.For(t)),
 						FilterChains: []*listenerv3.FilterChain{{Filters: []*listenerv3.Filter{{Name: "hcm", ConfigType: &listenerv3.Filter_TypedConfig{TypedConfig: pack(t, manager)}}}}},
 					}))
 					rs = append(rs, resource(t, name, m))

@@ -18,7 +18,6 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"net"
 	"net/http"
 	"os"
 	"os/exec"
@@ -37,6 +36,7 @@ import (
 	"k8s.io/client-go/tools/clientcmd"
 
 	"github.com/meshctl/meshctl/internal/sandbox"
+	"github.com/meshctl/meshctl/internal/testkit/freeport"
 )
 
 // startTimeout is generous: a loaded two-core machine takes several times the usual three seconds.
@@ -52,6 +52,7 @@ type Server struct {
 	dir       string
 	authority *sandbox.Authority
 	processes []*process
+	release   func() // gives the port back
 }
 
 // shared is what Run lends to the tests of its package.
@@ -119,10 +120,11 @@ func Start() (_ *Server, err error) {
 			s.Stop()
 		}
 	}()
-	port, err := freePort()
+	port, release, err := freeport.Take()
 	if err != nil {
 		return nil, err
 	}
+	s.release = release
 	s.URL = "https://127.0.0.1:" + strconv.Itoa(port)
 	if err := s.issue(); err != nil {
 		return nil, err
@@ -158,6 +160,9 @@ func Start() (_ *Server, err error) {
 func (s *Server) Stop() {
 	for _, p := range s.processes {
 		p.stop()
+	}
+	if s.release != nil {
+		s.release()
 	}
 	os.RemoveAll(s.dir)
 }
@@ -333,15 +338,6 @@ func (p *process) tail() string {
 		return err.Error()
 	}
 	return string(data)
-}
-
-func freePort() (int, error) {
-	l, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		return 0, fmt.Errorf("finding a free port: %w", err)
-	}
-	defer l.Close()
-	return l.Addr().(*net.TCPAddr).Port, nil
 }
 
 // findMeshbox looks for bin/meshbox in the repository that holds the working directory.

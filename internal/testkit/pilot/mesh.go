@@ -4,7 +4,6 @@ import (
 	"context"
 	"fmt"
 	"io"
-	"net"
 	"net/http"
 	"net/http/httptest"
 	"strconv"
@@ -24,6 +23,7 @@ import (
 	"google.golang.org/protobuf/types/known/anypb"
 	"google.golang.org/protobuf/types/known/durationpb"
 
+	"github.com/meshctl/meshctl/internal/testkit/freeport"
 	"github.com/meshctl/meshctl/internal/xds"
 )
 
@@ -46,18 +46,7 @@ func NewMesh(t testing.TB) *Mesh {
 	t.Helper()
 	app := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) { _, _ = io.WriteString(w, "hello") }))
 	t.Cleanup(app.Close)
-	return &Mesh{t: t, Port: FreePort(t), Admin: FreePort(t), App: app.Listener.Addr().String()}
-}
-
-// FreePort is free at this moment.
-func FreePort(t testing.TB) int {
-	t.Helper()
-	l, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer l.Close()
-	return l.Addr().(*net.TCPAddr).Port
+	return &Mesh{t: t, Port: freeport.For(t), Admin: freeport.For(t), App: app.Listener.Addr().String()}
 }
 
 // Snapshot is the configuration; version is in a header of every response.
