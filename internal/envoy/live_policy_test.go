@@ -117,7 +117,7 @@ func TestLiveCircuitBreakerRefusesWhatIsTooMuch(t *testing.T) {
 	t.Run("connections alone make requests wait", func(t *testing.T) {
 		t.Parallel()
 		in := serve(t, "a", func(http.ResponseWriter, *http.Request) bool {
-			time.Sleep(time.Millisecond)
+			time.Sleep(time.Millisecond) //nolint:forbidigo // the application takes its time
 			return false
 		})
 		p := startSidecar(t, reviews+version("a", "v1", in)+policy("destination: {name: reviews}, circuitBreaker: {simpleCb: {maxConnections: 1}}"))
@@ -274,8 +274,13 @@ func TestLiveBalancing(t *testing.T) {
 // eventually polls until ok holds.
 func eventually(t *testing.T, what string, ok func() bool) {
 	t.Helper()
-	for deadline := time.Now().Add(20 * time.Second); !ok(); time.Sleep(time.Millisecond) {
-		if time.Now().After(deadline) {
+	tick := time.NewTicker(time.Millisecond)
+	defer tick.Stop()
+	late := time.After(20 * time.Second)
+	for !ok() {
+		select {
+		case <-tick.C:
+		case <-late:
 			t.Fatalf("waiting for %s", what)
 		}
 	}

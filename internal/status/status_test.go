@@ -120,7 +120,8 @@ func TestARejectedConfigurationIsBlamedOnTheObjectItIsAboutAlone(t *testing.T) {
 					t.Errorf("%s: %s", o.Value.GetName(), show(got))
 				}
 				message := got.Conditions[1].Message
-				if !strings.Contains(message, c.text) || c.want[i] == shared && !(strings.Contains(message, `route configuration "9080"`) && strings.Contains(message, c.say)) {
+				named := strings.Contains(message, `route configuration "9080"`) && strings.Contains(message, c.say)
+				if !strings.Contains(message, c.text) || c.want[i] == shared && !named {
 					t.Errorf("%s: %s", o.Value.GetName(), message)
 				}
 			}
