@@ -7,6 +7,8 @@ package check
 
 import (
 	"fmt"
+	"slices"
+	"strings"
 
 	"k8s.io/apimachinery/pkg/util/validation"
 
@@ -32,7 +34,18 @@ func Object(o *objects.Object) []finding.Finding {
 		s.identity()
 		s.egressRule(&v.Spec)
 	}
-	return s.findings
+	return slices.DeleteFunc(s.findings, func(f finding.Finding) bool { return follows(f, o.Unread) })
+}
+
+// follows says whether f is there only because fields could not be read, about which there is a finding already: it speaks of such a field, or
+// misses something in what holds one.
+func follows(f finding.Finding, unread []string) bool {
+	inside := func(path, of string) bool {
+		rest, ok := strings.CutPrefix(path, of)
+		return ok && (rest == "" || rest[0] == '.' || rest[0] == '[')
+	}
+	misses := f.Code == finding.Required || f.Code == finding.WeightSum
+	return slices.ContainsFunc(unread, func(path string) bool { return inside(f.Field, path) || misses && inside(path, f.Field) })
 }
 
 // subject is the object being judged and what was found so far.

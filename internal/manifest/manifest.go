@@ -251,7 +251,7 @@ func (r *reader) object(content map[string]any, at *locator) {
 		return
 	}
 	r.objects = append(r.objects, &objects.Object{
-		GVK: gvk, Value: value, Content: s.content,
+		GVK: gvk, Value: value, Content: s.content, Unread: s.unread,
 		Origin: objects.Origin{File: r.name, Document: r.document, Fields: at},
 	})
 }
@@ -281,6 +281,8 @@ type subject struct {
 	ref     finding.Object
 	// broken is set when the object cannot be judged further.
 	broken bool
+	// unread are the fields that are not in content because of a finding.
+	unread []string
 }
 
 func (s *subject) find(code finding.Code, severity finding.Severity, field, message, hint string) {

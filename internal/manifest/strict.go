@@ -86,6 +86,7 @@ func (w *walker) unknown(known map[string]reflect.Type, name, at string) {
 		severity = finding.Error
 	}
 	w.find(finding.UnknownField, severity, at, fmt.Sprintf("unknown field %q", name), hint)
+	w.unread = append(w.unread, at)
 }
 
 // value is v as t has it; false when it is unset or a finding said what is wrong.
@@ -147,7 +148,15 @@ func (w *walker) value(v any, t reflect.Type, path string) (any, bool) {
 }
 
 func (w *walker) wrong(path, want string, v any, hint string) (any, bool) {
-	w.find(finding.WrongType, finding.Error, path, fmt.Sprintf("expected %s, found %s", want, describe(v)), hint)
+	return w.leaveOut(path, fmt.Sprintf("expected %s, found %s", want, describe(v)), hint)
+}
+
+// leaveOut goes on without the value at path, so that the rest of the object is judged too.
+func (w *walker) leaveOut(path, message, hint string) (any, bool) {
+	before := w.broken
+	w.find(finding.WrongType, finding.Error, path, message, hint)
+	w.broken = before || !w.mesh // nobody here judges other kinds further
+	w.unread = append(w.unread, path)
 	return nil, false
 }
 
@@ -166,8 +175,7 @@ func (w *walker) list(v any, t reflect.Type, path string) (any, bool) {
 			return w.wrong(path, "base64 text", v, "")
 		}
 		if _, err := base64.StdEncoding.DecodeString(strings.Join(strings.Fields(s), "")); err != nil {
-			w.find(finding.WrongType, finding.Error, path, "the text is not base64: "+err.Error(), "")
-			return nil, false
+			return w.leaveOut(path, "the text is not base64: "+err.Error(), "")
 		}
 		return v, true
 	}
@@ -184,11 +192,16 @@ func (w *walker) list(v any, t reflect.Type, path string) (any, bool) {
 		at := finding.Item(path, i)
 		if item == nil {
 			w.wrong(at, typeWord(t.Elem()), item, "remove the empty entry")
+			w.broken = true
 			continue
 		}
-		if item, ok := w.value(item, t.Elem(), at); ok {
-			out = append(out, item)
+		item, ok := w.value(item, t.Elem(), at)
+		if !ok {
+			// Without the entry those behind it would be judged under other numbers.
+			w.broken = true
+			continue
 		}
+		out = append(out, item)
 	}
 	return out, true
 }
@@ -231,8 +244,7 @@ func (w *walker) integer(v any, t reflect.Type, path string) (any, bool) {
 	}
 	zero := reflect.Zero(t)
 	if zero.CanInt() && zero.OverflowInt(n) || zero.CanUint() && (n < 0 || zero.OverflowUint(uint64(n))) {
-		w.find(finding.WrongType, finding.Error, path, fmt.Sprintf("%d is beyond what the field can hold", n), "")
-		return nil, false
+		return w.leaveOut(path, fmt.Sprintf("%d is beyond what the field can hold", n), "")
 	}
 	return n, true
 }
@@ -243,8 +255,7 @@ func (w *walker) duration(v any, path string) (any, bool) {
 		if _, err := time.ParseDuration(s); err == nil {
 			return s, true
 		}
-		w.find(finding.WrongType, finding.Error, path, fmt.Sprintf("%q is no duration", s), "write it like 7s, 1m30s or 250ms")
-		return nil, false
+		return w.leaveOut(path, fmt.Sprintf("%q is no duration", s), "write it like 7s, 1m30s or 250ms")
 	}
 	hint := "write it like 7s, 1m30s or 250ms"
 	if n, isInt := v.(int64); isInt {
@@ -260,8 +271,7 @@ func (w *walker) custom(v any, t reflect.Type, path string) (any, bool) {
 		err = json.Unmarshal(text, reflect.New(t).Interface())
 	}
 	if err != nil {
-		w.find(finding.WrongType, finding.Error, path, fmt.Sprintf("%s is no %s", describe(v), t.Name()), strings.TrimPrefix(err.Error(), "json: "))
-		return nil, false
+		return w.leaveOut(path, fmt.Sprintf("%s is no %s", describe(v), t.Name()), strings.TrimPrefix(err.Error(), "json: "))
 	}
 	return v, true
 }

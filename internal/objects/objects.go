@@ -66,6 +66,8 @@ type Object struct {
 	Origin Origin
 	// Content is what the object's document says and nothing else, with the current names of fields; nil for an object from a cluster.
 	Content map[string]any
+	// Unread are the paths of fields that Value lacks because reading them ended in a finding.
+	Unread []string
 }
 
 // Unstructured is a copy of the object in the form that is sent to the API server. Fields that the document leaves out are absent, not zero.
