@@ -2,6 +2,7 @@ package xds_test
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"io"
 	"log/slog"
@@ -273,7 +274,8 @@ func serve(t testing.TB, g *grpc.Server) string {
 	go func() { done <- g.Serve(l) }()
 	t.Cleanup(func() {
 		g.Stop()
-		if err := <-done; err != nil {
+		// A test that ends at once stops the server before it began.
+		if err := <-done; err != nil && !errors.Is(err, grpc.ErrServerStopped) {
 			t.Error(err)
 		}
 	})
