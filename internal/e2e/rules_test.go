@@ -165,7 +165,10 @@ func TestAHundredRuleChangesLoseNoRequest(t *testing.T) {
 		workload{Name: "server-v1", App: "server", Version: "v1"},
 		workload{Name: "server-v2", App: "server", Version: "v2"},
 	)
-	l.mesh(t, ns, "create", rule("default", to("v1")))
+	// A deployment is available a moment before the cluster lists its endpoints: until then a rule that sends everything to it rightly gets 503.
+	l.mesh(t, ns, "create", rule("default", to("v2")))
+	until(t, "version 2 has endpoints", func() error { return l.answers(t, ns, "client", "http://server/", "v2") })
+	l.mesh(t, ns, "replace", rule("default", to("v1")))
 	until(t, "the rule is in force", func() error { return l.answers(t, ns, "client", "http://server/", "v1") })
 	ld := l.startLoad(t, ns, "client", "-c 2 -pause 2ms http://server/")
 	fresh := l.startLoad(t, ns, "client", "-fresh -pause 10ms http://server/")
