@@ -194,6 +194,7 @@ func emit(node *yaml.Node, was, changed map[string]any) ([]byte, error) {
 	if err := patch(node.Content[0], was, changed); err != nil {
 		return nil, err
 	}
+	spellNulls(node, false)
 	out, err := encodeText(node, indent, compact)
 	if err != nil {
 		return nil, err
@@ -206,6 +207,17 @@ func emit(node *yaml.Node, was, changed map[string]any) ([]byte, error) {
 		}
 	}
 	return out, nil
+}
+
+// spellNulls writes out what was left empty within braces or brackets, where the printer would make an empty text of it.
+func spellNulls(n *yaml.Node, flow bool) {
+	flow = flow || n.Style&yaml.FlowStyle != 0
+	if flow && n.Kind == yaml.ScalarNode && n.Tag == "!!null" && n.Value == "" {
+		n.Value = "null"
+	}
+	for _, c := range n.Content {
+		spellNulls(c, flow)
+	}
 }
 
 func sameValue(a, b any) bool {
