@@ -1,4 +1,4 @@
-// Package v1alpha2 holds the mesh object types of config.istio.io/v1alpha2, one file per kind, with scheme, defaults and generated CRDs.
+// Package v1alpha2 holds the mesh object types of config.istio.io/v1alpha2, one file per kind, with generated deep copies and CRDs.
 //
 // Fields and their meaning are those of the 0.2 release; what is added is said at the field. Keys are lowerCamelCase; the manifest room also
 // accepts the original snake_case. Durations are Go duration strings.

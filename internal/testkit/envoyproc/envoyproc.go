@@ -138,9 +138,6 @@ func (p *Proc) Stop() {
 	<-p.done
 }
 
-// Log is what Envoy wrote so far.
-func (p *Proc) Log() string { return p.log.String() }
-
 // Admin asks the admin interface for path.
 func (p *Proc) Admin(ctx context.Context, path string) (status int, body string, err error) {
 	req, err := http.NewRequestWithContext(ctx, http.MethodGet, "http://"+p.opt.Admin+path, nil)
