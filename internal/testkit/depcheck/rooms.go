@@ -44,6 +44,7 @@ func rooms() map[string]room {
 		"finding":   {layer: words, bare: true},
 		"attribute": {layer: words, bare: true},
 		"version":   {layer: words},
+		"memo":      {layer: words, bare: true},
 
 		"api":         {layer: shapes, tree: true, kubeTypes: true},
 		"objects":     {layer: shapes, sideways: []string{"api"}, kubeTypes: true},
