@@ -155,44 +155,6 @@ func within(n int, p float64) (low, high int) {
 	return int(math.Ceil(mean - 4*sigma)), int(math.Floor(mean + 4*sigma))
 }
 
-func TestAHundredRuleChangesLoseNoRequest(t *testing.T) {
-	t.Parallel()
-	l := open(t)
-	ns := l.namespace(t)
-	l.services(t, ns, "server")
-	l.deploy(t, ns,
-		workload{Name: "client"},
-		workload{Name: "server-v1", App: "server", Version: "v1"},
-		workload{Name: "server-v2", App: "server", Version: "v2"},
-	)
-	// A deployment is available a moment before the cluster lists its endpoints: until then a rule that sends everything to it rightly gets 503.
-	l.mesh(t, ns, "create", rule("default", to("v2")))
-	until(t, "version 2 has endpoints", func() error { return l.answers(t, ns, "client", "http://server/", "v2") })
-	l.mesh(t, ns, "replace", rule("default", to("v1")))
-	until(t, "the rule is in force", func() error { return l.answers(t, ns, "client", "http://server/", "v1") })
-	ld := l.startLoad(t, ns, "client", "-c 2 -pause 2ms http://server/")
-	fresh := l.startLoad(t, ns, "client", "-fresh -pause 10ms http://server/")
-	// One shell for all of them: the point is the changes, not the shells.
-	l.run(t, ns, `
-		rule() { printf 'apiVersion: config.istio.io/v1alpha2\nkind: RouteRule\nmetadata: {name: default}\nspec:\n  destination: {name: server}\n  route:\n%s\n' "$1"; }
-		for i in $(seq 50); do
-			rule '  - {labels: {version: v2}, weight: 100}' | meshctl replace -n $NS -f - >/dev/null
-			rule "  - {labels: {version: v1}, weight: $i}
-  - {labels: {version: v2}, weight: $((100-i))}" | meshctl replace -n $NS -f - >/dev/null
-		done`)
-	l.run(t, ns, "meshctl delete routerule -n $NS default")
-	for name, ld := range map[string]*load{"kept connections": ld, "fresh connections": fresh} {
-		c := ld.stop(t)
-		if err := c.only("200"); err != nil {
-			t.Errorf("%s: %v", name, err)
-		}
-		if len(c.Versions) != 2 {
-			t.Errorf("%s: %v answered, want both versions", name, c.Versions)
-		}
-		t.Logf("%s: %d requests in %.1f s, %d failed", name, c.Calls, c.Seconds, c.Calls-c.Codes["200"])
-	}
-}
-
 // The CRD refuses what check refuses, so a bad object can only be one that is older than its rule: it comes in while the rules are off.
 func TestABadObjectHarmsNothingAndSaysSo(t *testing.T) {
 	l := open(t)
