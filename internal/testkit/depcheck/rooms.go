@@ -51,6 +51,7 @@ func rooms() map[string]room {
 		"model":       {layer: shapes, bare: true},
 		"meshconfig":  {layer: shapes},
 		"proxystatus": {layer: shapes},
+		"resource":    {layer: shapes, sideways: []string{"model"}},
 
 		"manifest": {layer: pure, kubeTypes: true},
 		"expr":     {layer: pure},
