@@ -42,15 +42,16 @@ func wide(n int) *model.Mesh {
 			Hostname: host, Name: name, Namespace: "default", Addresses: []string{fmt.Sprintf("10.96.%d.%d", i/250, i%250+1)},
 			Ports: []model.Port{{Name: "http", Number: 8080, Protocol: model.HTTP}},
 		}
+		instances := &model.Endpoints{Hostname: host}
 		for j := range 10 {
 			w := &model.Workload{
 				Key: model.WorkloadKey{Namespace: "default", Name: fmt.Sprintf("%s-%d", name, j)}, Labels: map[string]string{"app": name, "version": fmt.Sprint("v", j%2)},
 				Addresses: []string{fmt.Sprintf("10.%d.%d.%d", 100+j, i/250, i%250+1)}, Inbound: []model.InboundPort{{Hostname: host, ServicePort: 8080, Port: 8080, Protocol: model.HTTP}},
 			}
 			m.Workloads = append(m.Workloads, w)
-			svc.Endpoints = append(svc.Endpoints, model.Endpoint{ServicePort: 8080, Address: w.Addresses[0], Port: 8080, Labels: w.Labels, Workload: w.Key, Ready: true})
+			instances.List = append(instances.List, model.Endpoint{ServicePort: 8080, Address: w.Addresses[0], Port: 8080, Labels: w.Labels, Workload: w.Key, Ready: true})
 		}
-		m.Services = append(m.Services, svc)
+		m.Services, m.Endpoints = append(m.Services, svc), append(m.Endpoints, instances)
 		m.Rules = append(m.Rules, &model.Rule{
 			Ref: model.Ref{Kind: "RouteRule", Namespace: "default", Name: name}, Host: host,
 			Routes: []model.Target{{Host: host, Labels: map[string]string{"version": "v0"}, Weight: 90}, {Host: host, Labels: map[string]string{"version": "v1"}, Weight: 10}},

@@ -16,6 +16,7 @@ import (
 type Builder struct {
 	mesh      *model.Mesh
 	services  map[string]*model.Service
+	instances map[string][]model.Endpoint
 	workloads map[model.WorkloadKey]*model.Workload
 	// httpServices are the services with an HTTP port of the number, by hostname.
 	httpServices map[uint32][]servicePort
@@ -42,6 +43,7 @@ func NewBuilder(mesh *model.Mesh) *Builder {
 	b := &Builder{
 		mesh:         mesh,
 		services:     make(map[string]*model.Service, len(mesh.Services)),
+		instances:    make(map[string][]model.Endpoint, len(mesh.Endpoints)),
 		workloads:    make(map[model.WorkloadKey]*model.Workload, len(mesh.Workloads)),
 		httpServices: map[uint32][]servicePort{},
 		externals:    map[uint32][]externalPort{},
@@ -55,6 +57,9 @@ func NewBuilder(mesh *model.Mesh) *Builder {
 				b.httpServices[p.Number] = append(b.httpServices[p.Number], servicePort{svc: svc, port: p})
 			}
 		}
+	}
+	for _, e := range mesh.Endpoints {
+		b.instances[e.Hostname] = e.List
 	}
 	for _, e := range mesh.Externals {
 		for _, p := range e.Ports {
@@ -79,6 +84,9 @@ func NewBuilder(mesh *model.Mesh) *Builder {
 
 // reserved says whether a service's port is one that the mesh keeps for itself; it cannot be captured.
 func reserved(port uint32) bool { return port == outboundPort || port == inboundPort }
+
+// endpoints are the instances of a service.
+func (b *Builder) endpoints(svc *model.Service) []model.Endpoint { return b.instances[svc.Hostname] }
 
 // For is what proxy is told. The result must not be modified.
 func (b *Builder) For(proxy model.Proxy) *Resources {
@@ -242,7 +250,7 @@ func (c *caller) addClusters(r *Resources, subsets map[subset]selection, wanted 
 			}
 			there[s] = true
 			r.Clusters = append(r.Clusters, c.b.serviceCluster(s, up, svc, c.treatment(s.host, which.labels)))
-			r.Endpoints = append(r.Endpoints, endpoints(s, which, svc))
+			r.Endpoints = append(r.Endpoints, endpoints(s, which, svc, c.b.endpoints(svc)))
 		}
 		add(s, which)
 		if up == notHTTP {
@@ -283,7 +291,7 @@ func (b *Builder) outboundTCPs() []*Resource {
 			if len(svc.Addresses) > 0 || !slices.Contains(b.httpPorts, p.Number) {
 				continue
 			}
-			for _, e := range svc.Endpoints {
+			for _, e := range b.endpoints(svc) {
 				if e.ServicePort == p.Number && e.Port == p.Number {
 					add(e.Address, p, passthroughCluster, svc)
 				}

@@ -9,10 +9,10 @@ import (
 
 // endpoints lists the instances of a subset. An instance that is shutting down is kept as draining: it finishes what it has and gets nothing
 // new. A subset without instances is an empty list, not an absent one, which Envoy would wait for.
-func endpoints(s subset, which selection, svc *model.Service) *Resource {
+func endpoints(s subset, which selection, svc *model.Service, all []model.Endpoint) *Resource {
 	assignment := &endpointv3.ClusterLoadAssignment{ClusterName: s.cluster()}
 	var instances []*endpointv3.LbEndpoint
-	for _, e := range svc.Endpoints {
+	for _, e := range all {
 		if e.ServicePort != s.port || !which.takes(e.Labels) {
 			continue
 		}

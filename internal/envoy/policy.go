@@ -127,7 +127,7 @@ func (c *caller) shares(svc *model.Service, port uint32, labels map[string]strin
 	}
 	found := map[string]share{}
 	told := false
-	for _, e := range svc.Endpoints {
+	for _, e := range c.b.endpoints(svc) {
 		if e.ServicePort != port || !e.Ready || !selects(labels, e.Labels) {
 			continue
 		}

@@ -21,7 +21,7 @@ func (b *builder) addExternals() {
 		}
 		out := &model.External{Ref: refOf(o), Host: in.Spec.Destination.Service}
 		taken[out.Host] = true
-		if svc := b.services[out.Host]; svc != nil {
+		if svc := b.service(out.Host); svc != nil {
 			b.find(o, finding.DuplicateClaim, finding.Warning, "spec.destination.service",
 				fmt.Sprintf("it is the name of service %s, which keeps it", short(svc.Hostname)), "services of the mesh need no EgressRule")
 			continue

@@ -72,6 +72,8 @@ type builder struct {
 	judged []*objects.Object
 
 	services map[string]*model.Service
+	// endpoints by hostname.
+	endpoints map[string]*model.Endpoints
 	// externals by host.
 	externals map[string]*model.External
 	// selectors of the services that have one, by hostname.
@@ -81,6 +83,13 @@ type builder struct {
 	workloads map[model.WorkloadKey]*pod
 	byIP      map[string]*pod
 }
+
+// service is the one with the hostname, nil when there is none. What is made of an object looks services up in no other way, so that it is known
+// what must be made anew when one changes.
+func (b *builder) service(hostname string) *model.Service { return b.services[hostname] }
+
+// external is the host outside of the mesh that was declared by the name, nil when none was. As for services, there is no other way.
+func (b *builder) external(host string) *model.External { return b.externals[host] }
 
 // find records a finding about an object.
 func (b *builder) find(o *objects.Object, code finding.Code, severity finding.Severity, field, message, hint string) {

@@ -59,8 +59,8 @@ func summary(m *model.Mesh) []string {
 			out = append(out, fmt.Sprintf("%s/%s listens on %d for %s", w.Key.Namespace, w.Key.Name, in.Port, in.Hostname))
 		}
 	}
-	for _, s := range m.Services {
-		for _, e := range s.Endpoints {
+	for i, s := range m.Services {
+		for _, e := range m.Endpoints[i].List {
 			out = append(out, fmt.Sprintf("%s.%s leads to %s of pod %q with labels %v", s.Name, s.Namespace, e.Address, e.Workload.Name, e.Labels))
 		}
 	}

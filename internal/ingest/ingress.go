@@ -115,7 +115,7 @@ func (b *builder) addPath(o *objects.Object, field string, backend networkingv1.
 	if backend.Service.Port.Number > 0 {
 		route.Port = uint32(backend.Service.Port.Number)
 	}
-	if svc := b.services[route.Service]; svc != nil {
+	if svc := b.service(route.Service); svc != nil {
 		b.judgeBackend(o, field, svc, backend.Service.Port, &route)
 	}
 	b.mesh.Ingress = append(b.mesh.Ingress, &route)

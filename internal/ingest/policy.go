@@ -58,7 +58,7 @@ func (b *builder) policy(o *objects.Object, in *v1alpha2.DestinationPolicy) *mod
 		Labels: in.Spec.Destination.Labels,
 		Source: b.source(in.Spec.Source, in.Namespace),
 	}
-	if svc := b.services[out.Host]; svc != nil {
+	if svc := b.service(out.Host); svc != nil {
 		if svc.ExternalName != "" {
 			b.find(o, finding.NotInForce, finding.Warning, "spec.destination", fmt.Sprintf("service %s only stands for another name, and the mesh leaves calls to it alone", short(out.Host)),
 				"write a policy for that name, with an EgressRule for it")
@@ -73,12 +73,12 @@ func (b *builder) policy(o *objects.Object, in *v1alpha2.DestinationPolicy) *mod
 		}
 		out.CallerNamespace = callers(svc, in.Namespace)
 	}
-	if b.externals[out.Host] != nil && len(out.Labels) > 0 {
+	if b.external(out.Host) != nil && len(out.Labels) > 0 {
 		b.find(o, finding.NotInForce, finding.Warning, "spec.destination.labels", fmt.Sprintf("%s is outside of the mesh and has no versions", out.Host), "remove the labels")
 		return nil
 	}
 	if lb := in.Spec.LoadBalancing; lb != nil {
-		if b.externals[out.Host] != nil && strings.HasPrefix(out.Host, "*") {
+		if b.external(out.Host) != nil && strings.HasPrefix(out.Host, "*") {
 			b.find(o, finding.NotInForce, finding.Warning, "spec.loadBalancing", "the addresses behind a wildcard are chosen by the callers", "name the host without a wildcard, in an EgressRule too")
 		}
 		out.Balancing = map[v1alpha2.LoadBalancingScheme]model.Balancing{

@@ -48,7 +48,7 @@ func (t *ruleTranslation) hostname(s v1alpha2.IstioService) string {
 func (t *ruleTranslation) rule() *model.Rule {
 	spec := &t.in.Spec
 	out := &model.Rule{Ref: refOf(t.object), Precedence: spec.Precedence, Host: t.hostname(spec.Destination)}
-	if svc := t.services[out.Host]; svc != nil {
+	if svc := t.service(out.Host); svc != nil {
 		if !slices.ContainsFunc(svc.Ports, func(p model.Port) bool { return p.Protocol.IsHTTP() }) {
 			t.find(t.object, finding.NotInForce, finding.Warning, "spec.destination", fmt.Sprintf("service %s has no HTTP port, and rules act on requests only", short(out.Host)),
 				"name the port http-…, http2-… or grpc-…, or set its appProtocol")
@@ -135,7 +135,7 @@ func pseudoHeader(name string) string {
 
 // targets takes over the weighted destinations. A single one gets everything, whatever its weight.
 func (t *ruleTranslation) targets(out *model.Rule) {
-	own := t.services[out.Host]
+	own := t.service(out.Host)
 	for i, r := range t.in.Spec.Route {
 		target := model.Target{Host: out.Host, Labels: r.Labels, Weight: uint32(min(max(r.Weight, 0), 100))}
 		if r.Destination != nil {
@@ -153,7 +153,7 @@ func (t *ruleTranslation) targets(out *model.Rule) {
 // judgeOutside says what a target outside of the mesh cannot be: a version, or in place of another host.
 func (t *ruleTranslation) judgeOutside(field, host string, target model.Target) {
 	switch {
-	case t.externals[target.Host] == nil:
+	case t.external(target.Host) == nil:
 	case target.Host != host:
 		t.find(t.object, finding.NotInForce, finding.Warning, finding.Child(field, "destination"),
 			fmt.Sprintf("%s is outside of the mesh and cannot answer for another host, so these requests get 503", target.Host), "let the application call it by its name")
@@ -165,7 +165,7 @@ func (t *ruleTranslation) judgeOutside(field, host string, target model.Target) 
 
 // judgeTarget says when requests to a port of the rule's service would find no port at the target.
 func (t *ruleTranslation) judgeTarget(field string, own *model.Service, host string) {
-	target := t.services[host]
+	target := t.service(host)
 	if own == nil || target == nil {
 		return
 	}

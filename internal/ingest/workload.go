@@ -86,29 +86,36 @@ func podIPs(in *corev1.Pod) []string {
 
 // addEndpoints takes over the instances of all services from their slices.
 func (b *builder) addEndpoints() {
+	b.endpoints = map[string]*model.Endpoints{}
+	for _, svc := range b.mesh.Services {
+		e := &model.Endpoints{Hostname: svc.Hostname}
+		b.endpoints[svc.Hostname] = e
+		b.mesh.Endpoints = append(b.mesh.Endpoints, e)
+	}
 	for _, o := range b.set.Kind(discoveryv1.GroupName, "EndpointSlice") {
 		slice, ok := o.Value.(*discoveryv1.EndpointSlice)
 		if !ok || slice.AddressType == discoveryv1.AddressTypeFQDN {
 			continue
 		}
-		svc := b.services[slice.Labels[discoveryv1.LabelServiceName]+"."+slice.Namespace+".svc."+b.cfg.Domain]
+		svc := b.service(slice.Labels[discoveryv1.LabelServiceName] + "." + slice.Namespace + ".svc." + b.cfg.Domain)
 		if svc == nil || svc.ExternalName != "" {
 			continue
 		}
+		all := b.endpoints[svc.Hostname]
 		for _, sp := range slice.Ports {
 			number, ok := servicePort(svc, sp)
 			if !ok {
 				continue
 			}
 			for _, e := range slice.Endpoints {
-				svc.Endpoints = append(svc.Endpoints, b.endpoint(slice.Namespace, number, uint32(*sp.Port), e)...)
+				all.List = append(all.List, b.endpoint(slice.Namespace, number, uint32(*sp.Port), e)...)
 			}
 		}
 	}
-	for _, svc := range b.mesh.Services {
-		slices.SortFunc(svc.Endpoints, compareEndpoints)
+	for _, all := range b.mesh.Endpoints {
+		slices.SortFunc(all.List, compareEndpoints)
 		// While slices are reshuffled an instance is in two of them; of two that disagree the ready one is first.
-		svc.Endpoints = slices.CompactFunc(svc.Endpoints, func(x, y model.Endpoint) bool {
+		all.List = slices.CompactFunc(all.List, func(x, y model.Endpoint) bool {
 			return x.ServicePort == y.ServicePort && x.Address == y.Address && x.Port == y.Port
 		})
 	}
@@ -219,7 +226,7 @@ func (b *builder) addInbound() {
 		if b.selectors[svc.Hostname] != nil {
 			continue
 		}
-		for _, e := range svc.Endpoints {
+		for _, e := range b.endpoints[svc.Hostname].List {
 			if p := b.workloads[e.Workload]; p != nil {
 				i := slices.IndexFunc(svc.Ports, func(sp model.Port) bool { return sp.Number == e.ServicePort })
 				p.Inbound = append(p.Inbound, model.InboundPort{Hostname: svc.Hostname, ServicePort: e.ServicePort, Port: e.Port, Protocol: svc.Ports[i].Protocol})

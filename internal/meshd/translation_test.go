@@ -15,9 +15,11 @@ func meshOf(services int, workloads ...string) *model.Mesh {
 		host := fmt.Sprintf("s%03d.default.svc.cluster.local", i)
 		m.Services = append(m.Services, &model.Service{
 			Hostname: host, Name: fmt.Sprintf("s%03d", i), Namespace: "default", Addresses: []string{fmt.Sprintf("10.96.%d.%d", i/250, i%250+1)},
-			Ports:     []model.Port{{Name: "http", Number: 80, Protocol: model.HTTP}},
-			Endpoints: []model.Endpoint{{ServicePort: 80, Address: fmt.Sprintf("10.1.%d.%d", i/250, i%250+1), Port: 8080, Ready: true}},
+			Ports: []model.Port{{Name: "http", Number: 80, Protocol: model.HTTP}},
 		})
+		m.Endpoints = append(m.Endpoints, &model.Endpoints{Hostname: host, List: []model.Endpoint{
+			{ServicePort: 80, Address: fmt.Sprintf("10.1.%d.%d", i/250, i%250+1), Port: 8080, Ready: true},
+		}})
 	}
 	for i, w := range workloads {
 		m.Workloads = append(m.Workloads, &model.Workload{Key: model.WorkloadKey{Namespace: "default", Name: w}, Addresses: []string{fmt.Sprint("10.2.0.", i+1)}})
@@ -46,7 +48,7 @@ func TestWhatDoesNotChangeStaysTheSameSet(t *testing.T) {
 		}
 	}
 	changed := meshOf(5, "a", "b")
-	changed.Services[0].Endpoints[0].Address = "10.1.9.9"
+	changed.Endpoints[0].List[0].Address = "10.1.9.9"
 	third := tr.source(changed).Snapshot(sidecar("a"))
 	name := "outbound|80||s000.default.svc.cluster.local"
 	if third.Endpoints[0] == a.Endpoints[0] || third.Endpoints[0].Get(name).Version == a.Endpoints[0].Get(name).Version {

@@ -41,6 +41,8 @@ type Mesh struct {
 	AccessLog string
 	// Services, by Hostname.
 	Services []*Service
+	// Endpoints of each of Services, in the same order. They change so much more often than their service that they are apart from it.
+	Endpoints []*Endpoints
 	// Workloads, by namespace and name.
 	Workloads []*Workload
 	// Rules, in the order they are tried: precedence descending, then namespace and name ascending.
@@ -68,8 +70,6 @@ type Service struct {
 	Headless  bool
 	// ExternalName is the DNS name an ExternalName service stands for.
 	ExternalName string
-	// Endpoints, by service port, address and port. Instances that are not ready are left out, but those draining are kept with Ready false.
-	Endpoints []Endpoint
 }
 
 // Ref names the Service object.
@@ -99,6 +99,14 @@ type Port struct {
 	Name     string
 	Number   uint32
 	Protocol Protocol
+}
+
+// Endpoints are the instances of a service.
+type Endpoints struct {
+	// Hostname is the service's.
+	Hostname string
+	// List is by service port, address and port. Instances that are not ready are left out, but those draining are kept with Ready false.
+	List []Endpoint
 }
 
 // Endpoint is one instance's port.
