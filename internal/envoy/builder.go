@@ -12,7 +12,7 @@ import (
 
 // Builder translates one mesh for any number of proxies. What proxies share is made once: all sidecars get the same clusters, endpoints and
 // outbound listeners, those of one namespace to which the same rules apply the same routes, and only the inbound side is each one's own.
-// It is safe for concurrent use.
+// It is safe for concurrent use. How its parts read the mesh is told in read.go.
 type Builder struct {
 	mesh      *model.Mesh
 	services  map[string]*model.Service
@@ -20,6 +20,7 @@ type Builder struct {
 	workloads map[model.WorkloadKey]*model.Workload
 	// httpServices are the services with an HTTP port of the number, by hostname.
 	httpServices map[uint32][]servicePort
+	outside      map[string]*model.External
 	// externals are the hosts outside of the mesh that may be called at the port, by host.
 	externals map[uint32][]externalPort
 	// httpPorts are the ports of either, sorted.
@@ -46,6 +47,7 @@ func NewBuilder(mesh *model.Mesh) *Builder {
 		instances:    make(map[string][]model.Endpoint, len(mesh.Endpoints)),
 		workloads:    make(map[model.WorkloadKey]*model.Workload, len(mesh.Workloads)),
 		httpServices: map[uint32][]servicePort{},
+		outside:      make(map[string]*model.External, len(mesh.Externals)),
 		externals:    map[uint32][]externalPort{},
 		scoped:       map[string]bool{},
 		groups:       map[string]func() *Resources{},
@@ -62,6 +64,7 @@ func NewBuilder(mesh *model.Mesh) *Builder {
 		b.instances[e.Hostname] = e.List
 	}
 	for _, e := range mesh.Externals {
+		b.outside[e.Host] = e
 		for _, p := range e.Ports {
 			b.externals[p.Number] = append(b.externals[p.Number], externalPort{External: e, port: p})
 		}
@@ -85,12 +88,9 @@ func NewBuilder(mesh *model.Mesh) *Builder {
 // reserved says whether a service's port is one that the mesh keeps for itself; it cannot be captured.
 func reserved(port uint32) bool { return port == outboundPort || port == inboundPort }
 
-// endpoints are the instances of a service.
-func (b *Builder) endpoints(svc *model.Service) []model.Endpoint { return b.instances[svc.Hostname] }
-
 // For is what proxy is told. The result must not be modified.
 func (b *Builder) For(proxy model.Proxy) *Resources {
-	w := b.workloads[proxy.Workload]
+	w := b.workload(proxy.Workload)
 	if w == nil {
 		w = &model.Workload{Key: proxy.Workload, Addresses: proxy.Addresses, Labels: proxy.Labels}
 	}
@@ -218,7 +218,7 @@ func (b *Builder) sidecarSubsets() map[subset]selection {
 
 // addSubsets adds the versions that a rule sends to.
 func (b *Builder) addSubsets(subsets map[subset]selection, rule *model.Rule) {
-	svc := b.services[rule.Host]
+	svc := b.service(rule.Host)
 	if svc == nil {
 		return
 	}
@@ -241,7 +241,7 @@ func (c *caller) addClusters(r *Resources, subsets map[subset]selection, wanted 
 		if !wanted(s) {
 			continue
 		}
-		svc := c.b.services[s.host]
+		svc := c.b.service(s.host)
 		i := slices.IndexFunc(svc.Ports, func(p model.Port) bool { return p.Number == s.port })
 		up := upstreamFor(svc.Ports[i].Protocol, c.role)
 		add := func(s subset, which selection) {
@@ -288,7 +288,7 @@ func (b *Builder) outboundTCPs() []*Resource {
 			for _, a := range svc.Addresses {
 				add(a, p, newSubset(svc.Hostname, p.Number, nil).cluster(), svc)
 			}
-			if len(svc.Addresses) > 0 || !slices.Contains(b.httpPorts, p.Number) {
+			if len(svc.Addresses) > 0 || !b.isHTTP(p.Number) {
 				continue
 			}
 			for _, e := range b.endpoints(svc) {
@@ -323,13 +323,13 @@ func (c *caller) gateway(v4, v6 bool) *Resources {
 		Routes:    []*Resource{c.ingressRoutes()},
 	}
 	subsets := map[subset]selection{}
-	for _, in := range c.b.mesh.Ingress {
+	for _, in := range c.b.ingress() {
 		svc, port, ok := c.b.ingressBackend(in)
 		if !ok {
 			continue
 		}
 		subsets[newSubset(svc.Hostname, port.Number, nil)] = selection{}
-		for _, rule := range c.rules[svc.Hostname] {
+		for _, rule := range c.rulesFor(svc.Hostname) {
 			c.b.addSubsets(subsets, rule)
 		}
 	}

@@ -127,8 +127,8 @@ func (b *Builder) blackHole() *Resource {
 }
 
 func (b *Builder) connectTimeout() time.Duration {
-	if b.mesh.ConnectTimeout > 0 {
-		return b.mesh.ConnectTimeout
+	if t := b.settings().ConnectTimeout; t > 0 {
+		return t
 	}
 	return defaultConnectTimeout
 }

@@ -1,6 +1,7 @@
 package envoy
 
 import (
+	"cmp"
 	"net/netip"
 	"slices"
 	"strconv"
@@ -109,16 +110,13 @@ func (b *Builder) originateTLS(e externalPort) *corev3.TransportSocket {
 }
 
 func (b *Builder) roots() string {
-	if b.mesh.Roots == "" {
-		return defaultRoots
-	}
-	return b.mesh.Roots
+	return cmp.Or(b.settings().Roots, defaultRoots)
 }
 
 // addExternals adds the clusters of the hosts outside that wanted lets through.
 func (c *caller) addExternals(r *Resources, wanted func(host string) bool) {
 	for _, port := range c.b.httpPorts {
-		for _, e := range c.b.externals[port] {
+		for _, e := range c.b.externalsAt(port) {
 			if wanted(e.Host) {
 				r.Clusters = append(r.Clusters, c.externalCluster(e))
 			}
@@ -128,7 +126,7 @@ func (c *caller) addExternals(r *Resources, wanted func(host string) bool) {
 
 // originates says whether requests that come to port may leave it as HTTPS.
 func (b *Builder) originates(port uint32) bool {
-	return slices.ContainsFunc(b.externals[port], func(e externalPort) bool { return e.port.Protocol == model.HTTPS })
+	return slices.ContainsFunc(b.externalsAt(port), func(e externalPort) bool { return e.port.Protocol == model.HTTPS })
 }
 
 // letTLSPass lets connections through that are TLS already, on a port where HTTP is expected to become it: the application may also do it itself.

@@ -37,7 +37,7 @@ func (b *Builder) servedPorts(w *model.Workload) []servedPort {
 			ports[in.Port] = p
 		}
 		p.http = p.http && in.Protocol.IsHTTP()
-		if svc := b.services[in.Hostname]; svc != nil {
+		if svc := b.service(in.Hostname); svc != nil {
 			p.refs = append(p.refs, svc.Ref())
 		}
 	}

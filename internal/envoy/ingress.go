@@ -54,9 +54,9 @@ func (c *caller) ingressRoutes() *Resource {
 	hosts := map[string]*routev3.VirtualHost{}
 	var order []string
 	var fallback []*routev3.Route
-	for _, in := range c.b.mesh.Ingress {
+	for _, in := range c.b.ingress() {
 		refs = append(refs, in.Ref)
-		for _, rule := range c.rules[in.Service] {
+		for _, rule := range c.rulesFor(in.Service) {
 			refs = append(refs, rule.Ref)
 		}
 		routes := c.ingressPath(in)
@@ -105,12 +105,12 @@ func (c *caller) ingressPath(in *model.IngressRoute) []*routev3.Route {
 			ClusterSpecifier: &routev3.RouteAction_Cluster{Cluster: blackHoleCluster},
 		}})}
 	}
-	return c.routes(c.service(svc, port), name, path, headers)
+	return c.routes(c.destination(svc, port), name, path, headers)
 }
 
 // ingressBackend is the HTTP port an Ingress's path leads to.
 func (b *Builder) ingressBackend(in *model.IngressRoute) (*model.Service, model.Port, bool) {
-	svc := b.services[in.Service]
+	svc := b.service(in.Service)
 	if svc == nil || svc.ExternalName != "" {
 		return nil, model.Port{}, false
 	}

@@ -106,7 +106,7 @@ func (b *Builder) connectionManager(statPrefix string) *hcmv3.HttpConnectionMana
 func (b *Builder) accessLog() []*accesslogv3.AccessLog {
 	var name string
 	var config proto.Message
-	switch b.mesh.AccessLog {
+	switch path := b.settings().AccessLog; path {
 	case "":
 		return nil
 	case "/dev/stdout":
@@ -115,7 +115,7 @@ func (b *Builder) accessLog() []*accesslogv3.AccessLog {
 	case "/dev/stderr":
 		name, config = "envoy.access_loggers.stderr", &streamlogv3.StderrAccessLog{}
 	default:
-		name, config = "envoy.access_loggers.file", &filelogv3.FileAccessLog{Path: b.mesh.AccessLog}
+		name, config = "envoy.access_loggers.file", &filelogv3.FileAccessLog{Path: path}
 	}
 	return []*accesslogv3.AccessLog{{Name: name, ConfigType: &accesslogv3.AccessLog_TypedConfig{TypedConfig: pack(config)}}}
 }

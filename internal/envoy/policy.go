@@ -29,7 +29,7 @@ type treatment struct {
 func (c *caller) treatment(host string, labels map[string]string) treatment {
 	var t treatment
 	var breaker *model.Breaker
-	for _, p := range c.policies[host] {
+	for _, p := range c.policiesFor(host) {
 		if !selects(p.Labels, labels) {
 			continue
 		}
@@ -167,7 +167,7 @@ func (c *caller) shares(svc *model.Service, port uint32, labels map[string]strin
 // versions are the sets of labels that policies for host speak of and that instances with labels may or may not carry.
 func (c *caller) versions(host string, labels map[string]string) []map[string]string {
 	var out []map[string]string
-	for _, p := range c.policies[host] {
+	for _, p := range c.policiesFor(host) {
 		same := func(v map[string]string) bool { return maps.Equal(v, p.Labels) }
 		if !selects(p.Labels, labels) && agree(p.Labels, labels) && !slices.ContainsFunc(out, same) {
 			out = append(out, p.Labels)

@@ -59,7 +59,7 @@ type destination struct {
 	external bool
 }
 
-func (c *caller) service(svc *model.Service, port model.Port) destination {
+func (c *caller) destination(svc *model.Service, port model.Port) destination {
 	return destination{host: svc.Hostname, port: port, own: c.own(svc, port)}
 }
 
@@ -67,7 +67,7 @@ func (c *caller) service(svc *model.Service, port model.Port) destination {
 // first that takes everything, else a last one to all instances.
 func (c *caller) routes(d destination, name string, outer pathMatch, conditions []*routev3.HeaderMatcher) []*routev3.Route {
 	var out []*routev3.Route
-	for _, rule := range c.rules[d.host] {
+	for _, rule := range c.rulesFor(d.host) {
 		path, headers := requestMatch(rule)
 		both, extra, ok := intersect(outer, path)
 		if !ok {
@@ -154,12 +154,12 @@ func (c *caller) to(t model.Target, d destination) []weighted {
 	if !ok {
 		return []weighted{{cluster: blackHoleCluster, weight: 1}}
 	}
-	return c.part(c.b.services[t.Host], s.port, t.Labels)
+	return c.part(c.b.service(t.Host), s.port, t.Labels)
 }
 
 // target finds the port of host that requests to port go to: the one of that number, else the only HTTP port there is.
 func (b *Builder) target(host string, labels map[string]string, port model.Port) (subset, bool) {
-	svc := b.services[host]
+	svc := b.service(host)
 	if svc == nil || svc.ExternalName != "" {
 		return subset{}, false
 	}
@@ -265,7 +265,7 @@ func (c *caller) outboundRoutes(port uint32, namespace string) *Resource {
 	}
 	var refs []model.Ref
 	services := c.b.httpServices[port]
-	names := newDomains(c.b.mesh.Domain, namespace)
+	names := newDomains(c.b.settings().Domain, namespace)
 	for _, s := range services {
 		names.claim(s.svc)
 	}
@@ -273,10 +273,10 @@ func (c *caller) outboundRoutes(port uint32, namespace string) *Resource {
 		config.VirtualHosts = append(config.VirtualHosts, &routev3.VirtualHost{
 			Name:        s.svc.Hostname,
 			Domains:     names.of(s.svc),
-			Routes:      c.routes(c.service(s.svc, s.port), "default", anyPath(), nil),
+			Routes:      c.routes(c.destination(s.svc, s.port), "default", anyPath(), nil),
 			RetryPolicy: defaultRetryPolicy(),
 		})
-		for _, rule := range c.rules[s.svc.Hostname] {
+		for _, rule := range c.rulesFor(s.svc.Hostname) {
 			refs = append(refs, rule.Ref)
 		}
 		if pods := names.podsOf(s.svc); len(pods) > 0 {
@@ -287,7 +287,7 @@ func (c *caller) outboundRoutes(port uint32, namespace string) *Resource {
 			})
 		}
 	}
-	for _, e := range c.b.externals[port] {
+	for _, e := range c.b.externalsAt(port) {
 		// The name of a service is the service's.
 		if !names.take(e.Host, e.cluster()) {
 			continue
@@ -300,7 +300,7 @@ func (c *caller) outboundRoutes(port uint32, namespace string) *Resource {
 			RetryPolicy: defaultRetryPolicy(),
 		})
 		refs = append(refs, e.Ref)
-		for _, rule := range c.rules[e.Host] {
+		for _, rule := range c.rulesFor(e.Host) {
 			refs = append(refs, rule.Ref)
 		}
 	}
