@@ -6,7 +6,6 @@ package objects
 import (
 	"cmp"
 	"fmt"
-	"slices"
 
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
@@ -97,45 +96,4 @@ func (o *Object) Ref() finding.Object {
 // Find makes a finding about field of the object.
 func (o *Object) Find(code finding.Code, severity finding.Severity, field, message, hint string) finding.Finding {
 	return finding.Finding{Code: code, Severity: severity, Object: o.Ref(), Field: field, Position: o.Origin.Position(field), Message: message, Hint: hint}
-}
-
-// Set is a frozen collection of objects in a canonical order, whatever order they were given in.
-type Set struct {
-	all    []*Object
-	byKey  map[Key]*Object
-	byKind map[schema.GroupKind][]*Object
-}
-
-// NewSet freezes objs. Of two objects with one key the later one stays.
-func NewSet(objs ...*Object) *Set {
-	s := &Set{byKey: make(map[Key]*Object, len(objs)), byKind: map[schema.GroupKind][]*Object{}}
-	for _, o := range objs {
-		s.byKey[o.Key()] = o
-	}
-	s.all = make([]*Object, 0, len(s.byKey))
-	for _, o := range s.byKey {
-		s.all = append(s.all, o)
-	}
-	slices.SortFunc(s.all, func(a, b *Object) int { return a.Key().Compare(b.Key()) })
-	for _, o := range s.all {
-		gk := o.GVK.GroupKind()
-		s.byKind[gk] = append(s.byKind[gk], o)
-	}
-	return s
-}
-
-// All objects in canonical order; the slice must not be modified.
-func (s *Set) All() []*Object { return s.all }
-
-// Get is the object with the key, or nil.
-func (s *Set) Get(k Key) *Object { return s.byKey[k] }
-
-// Kind lists the objects of a group and kind in canonical order; the slice must not be modified.
-func (s *Set) Kind(group, kind string) []*Object {
-	return s.byKind[schema.GroupKind{Group: group, Kind: kind}]
-}
-
-// Overlay is the set with other's objects added, replacing those of equal key.
-func (s *Set) Overlay(other *Set) *Set {
-	return NewSet(append(slices.Clone(s.all), other.all...)...)
 }
