@@ -17,10 +17,10 @@ import (
 	"testing/fstest"
 	"time"
 
+	"github.com/meshctl/meshctl/internal/resource"
 	"github.com/meshctl/meshctl/internal/testkit/envoyproc"
 	"github.com/meshctl/meshctl/internal/testkit/freeport"
 	"github.com/meshctl/meshctl/internal/testkit/pilot"
-	"github.com/meshctl/meshctl/internal/xds"
 )
 
 // The test binary plays the program, so that signals and exit codes are real.
@@ -376,7 +376,7 @@ func listenAndServe(t *testing.T, s *http.Server) string {
 func TestAConfigurationWithoutListenersIsOne(t *testing.T) {
 	p := newPod(t)
 	empty := p.mesh.Snapshot("1")
-	empty.Listeners, empty.Routes = xds.Group{xds.NewSet()}, xds.Group{xds.NewSet()}
+	empty.Listeners, empty.Routes = resource.Group{resource.NewSet()}, resource.Group{resource.NewSet()}
 	p.pilot.Publish(empty)
 	p.pilot.Start()
 	p.start()

@@ -6,7 +6,7 @@ import (
 
 	"github.com/meshctl/meshctl/internal/envoy"
 	"github.com/meshctl/meshctl/internal/model"
-	"github.com/meshctl/meshctl/internal/xds"
+	"github.com/meshctl/meshctl/internal/resource"
 )
 
 // translator makes an xds.Source of each mesh, reusing the resources and sets of the one before wherever they are equal: that is what makes
@@ -14,7 +14,7 @@ import (
 type translator struct {
 	mu sync.Mutex
 	// last is what each proxy was given most recently, as long as something still uses it.
-	last map[proxyKey]weak.Pointer[xds.Snapshot]
+	last map[proxyKey]weak.Pointer[resource.Snapshot]
 }
 
 type proxyKey struct {
@@ -23,7 +23,9 @@ type proxyKey struct {
 	addresses string
 }
 
-func newTranslator() *translator { return &translator{last: map[proxyKey]weak.Pointer[xds.Snapshot]{}} }
+func newTranslator() *translator {
+	return &translator{last: map[proxyKey]weak.Pointer[resource.Snapshot]{}}
+}
 
 // source is the translation of one mesh, made for each proxy when it is first asked for.
 type source struct {
@@ -31,9 +33,9 @@ type source struct {
 	builder    *envoy.Builder
 
 	mu        sync.Mutex
-	snapshots map[proxyKey]func() *xds.Snapshot
-	sets      map[sliceID]func() *xds.Set
-	resources map[*envoy.Resource]*xds.Resource
+	snapshots map[proxyKey]func() *resource.Snapshot
+	sets      map[sliceID]func() *resource.Set
+	resources map[*envoy.Resource]*resource.Resource
 }
 
 // sliceID tells slices apart by their place in memory. The builder shares slices between proxies, and never changes them.
@@ -52,12 +54,12 @@ func (t *translator) source(mesh *model.Mesh) *source {
 	}
 	return &source{
 		translator: t, builder: envoy.NewBuilder(mesh),
-		snapshots: map[proxyKey]func() *xds.Snapshot{}, sets: map[sliceID]func() *xds.Set{}, resources: map[*envoy.Resource]*xds.Resource{},
+		snapshots: map[proxyKey]func() *resource.Snapshot{}, sets: map[sliceID]func() *resource.Set{}, resources: map[*envoy.Resource]*resource.Resource{},
 	}
 }
 
 // Snapshot implements xds.Source.
-func (s *source) Snapshot(p model.Proxy) *xds.Snapshot {
+func (s *source) Snapshot(p model.Proxy) *resource.Snapshot {
 	key := proxyKey{role: p.Type, workload: p.Workload}
 	for _, a := range p.Addresses {
 		key.addresses += a + " "
@@ -65,23 +67,23 @@ func (s *source) Snapshot(p model.Proxy) *xds.Snapshot {
 	s.mu.Lock()
 	once := s.snapshots[key]
 	if once == nil {
-		once = sync.OnceValue(func() *xds.Snapshot { return s.make(key, p) })
+		once = sync.OnceValue(func() *resource.Snapshot { return s.make(key, p) })
 		s.snapshots[key] = once
 	}
 	s.mu.Unlock()
 	return once()
 }
 
-func (s *source) make(key proxyKey, p model.Proxy) *xds.Snapshot {
+func (s *source) make(key proxyKey, p model.Proxy) *resource.Snapshot {
 	r := s.builder.For(p)
 	t := s.translator
 	t.mu.Lock()
 	last := t.last[key].Value()
 	t.mu.Unlock()
 	if last == nil {
-		last = &xds.Snapshot{}
+		last = &resource.Snapshot{}
 	}
-	snap := &xds.Snapshot{
+	snap := &resource.Snapshot{
 		Clusters: s.group(r.Clusters, last.Clusters), Endpoints: s.group(r.Endpoints, last.Endpoints),
 		Listeners: s.group(r.Listeners, last.Listeners), Routes: s.group(r.Routes, last.Routes),
 	}
@@ -91,8 +93,8 @@ func (s *source) make(key proxyKey, p model.Proxy) *xds.Snapshot {
 	return snap
 }
 
-func (s *source) group(rs []*envoy.Resource, last xds.Group) xds.Group {
-	var was *xds.Set
+func (s *source) group(rs []*envoy.Resource, last resource.Group) resource.Group {
+	var was *resource.Set
 	if len(last) > 0 {
 		was = last[0]
 	}
@@ -103,37 +105,44 @@ func (s *source) group(rs []*envoy.Resource, last xds.Group) xds.Group {
 	s.mu.Lock()
 	once := s.sets[id]
 	if once == nil {
-		once = sync.OnceValue(func() *xds.Set { return s.set(rs, was) })
+		once = sync.OnceValue(func() *resource.Set { return s.set(rs, was) })
 		s.sets[id] = once
 	}
 	s.mu.Unlock()
-	return xds.Group{once()}
+	return resource.Group{once()}
 }
 
-// set is was when nothing changed, and otherwise has its resources wherever they did not.
-func (s *source) set(rs []*envoy.Resource, was *xds.Set) *xds.Set {
-	out := make([]*xds.Resource, len(rs))
-	same := was.Len() == len(rs)
-	for i, r := range rs {
-		if old := was.Get(r.Name); old != nil && old.Version == r.Version {
-			out[i] = old
-			continue
+// set shares with was whatever did not change.
+func (s *source) set(rs []*envoy.Resource, was *resource.Set) *resource.Set {
+	var put []*resource.Resource
+	for _, r := range rs {
+		if old := was.Get(r.Name); old == nil || old.Version != r.Version {
+			put = append(put, s.resource(r))
 		}
-		same = false
-		out[i] = s.resource(r)
 	}
-	if same && was != nil {
-		return was
+	next := was.With(put, nil)
+	if next.Len() == len(rs) {
+		return next
 	}
-	return xds.NewSet(out...)
+	meant := make(map[string]bool, len(rs))
+	for _, r := range rs {
+		meant[r.Name] = true
+	}
+	var drop []string
+	for r := range next.All() {
+		if !meant[r.Name] {
+			drop = append(drop, r.Name)
+		}
+	}
+	return next.With(nil, drop)
 }
 
-func (s *source) resource(r *envoy.Resource) *xds.Resource {
+func (s *source) resource(r *envoy.Resource) *resource.Resource {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	x := s.resources[r]
 	if x == nil {
-		x = xds.NewResource(r.Name, r.Version, r.Body, r.Refs)
+		x = resource.NewVersion(r.Body.GetTypeUrl(), r.Name, r.Version, r.Body.GetValue(), r.Refs...)
 		s.resources[r] = x
 	}
 	return x

@@ -12,6 +12,7 @@ import (
 	"github.com/meshctl/meshctl/internal/bench/load"
 	"github.com/meshctl/meshctl/internal/envoy"
 	"github.com/meshctl/meshctl/internal/model"
+	"github.com/meshctl/meshctl/internal/resource"
 	"github.com/meshctl/meshctl/internal/xds"
 )
 
@@ -118,7 +119,7 @@ func serveLoad(b *testing.B, t *translation) *loadServer {
 
 // translation is the snapshot of every proxy and the resources it was made from.
 type translation struct {
-	snapshot *xds.Snapshot
+	snapshot *resource.Snapshot
 	from     map[string]*envoy.Resource
 }
 
@@ -126,30 +127,21 @@ type translation struct {
 func translate(m load.Mesh, mesh *model.Mesh, last *translation) *translation {
 	r := envoy.Build(mesh, m.Proxy(0))
 	if last == nil {
-		last = &translation{snapshot: &xds.Snapshot{}}
+		last = &translation{snapshot: &resource.Snapshot{}}
 	}
 	t := &translation{from: map[string]*envoy.Resource{}}
-	group := func(rs []*envoy.Resource, was xds.Group) xds.Group {
-		same := len(was) > 0 && was[0].Len() == len(rs)
-		out := make([]*xds.Resource, 0, len(rs))
+	group := func(rs []*envoy.Resource, was resource.Group) resource.Group {
+		var out []*resource.Resource
 		for _, r := range rs {
 			t.from[r.Body.GetTypeUrl()+r.Name] = r
-			var old *xds.Resource
-			if len(was) > 0 {
-				old = was[0].Get(r.Name)
-			}
-			if old == nil || old.Version != r.Version {
-				same = false
-				old = xds.NewResource(r.Name, r.Version, r.Body, r.Refs)
-			}
-			out = append(out, old)
+			out = append(out, resource.NewVersion(r.Body.GetTypeUrl(), r.Name, r.Version, r.Body.GetValue(), r.Refs...))
 		}
-		if same {
-			return was
+		if len(was) > 0 { // edits change resources here, and take none away
+			return resource.Group{was[0].With(out, nil)}
 		}
-		return xds.Group{xds.NewSet(out...)}
+		return resource.Group{resource.NewSet(out...)}
 	}
-	t.snapshot = &xds.Snapshot{
+	t.snapshot = &resource.Snapshot{
 		Clusters: group(r.Clusters, last.snapshot.Clusters), Endpoints: group(r.Endpoints, last.snapshot.Endpoints),
 		Listeners: group(r.Listeners, last.snapshot.Listeners), Routes: group(r.Routes, last.snapshot.Routes),
 	}

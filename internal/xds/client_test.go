@@ -23,10 +23,10 @@ import (
 	"google.golang.org/grpc/credentials/insecure"
 	"google.golang.org/grpc/status"
 	"google.golang.org/protobuf/proto"
-	"google.golang.org/protobuf/types/known/anypb"
 	"google.golang.org/protobuf/types/known/durationpb"
 
 	"github.com/meshctl/meshctl/internal/model"
+	"github.com/meshctl/meshctl/internal/resource"
 	"github.com/meshctl/meshctl/internal/xds"
 )
 
@@ -41,9 +41,9 @@ const (
 const patience = 10 * time.Second
 
 // source gives every proxy the same snapshot.
-type source struct{ snap *xds.Snapshot }
+type source struct{ snap *resource.Snapshot }
 
-func (s source) Snapshot(model.Proxy) *xds.Snapshot { return s.snap }
+func (s source) Snapshot(model.Proxy) *resource.Snapshot { return s.snap }
 
 type fixture struct {
 	t          *testing.T
@@ -91,9 +91,9 @@ func (f *fixture) signal() {
 func (f *fixture) publish(c content) {
 	f.t.Helper()
 	f.generation++
-	f.server.Publish(source{&xds.Snapshot{
-		Clusters: xds.Group{f.set(c.cds, cluster)}, Endpoints: xds.Group{f.set(c.eds, endpoint)},
-		Listeners: xds.Group{f.set(c.lds, listener)}, Routes: xds.Group{f.set(c.rds, route)},
+	f.server.Publish(source{&resource.Snapshot{
+		Clusters: resource.Group{f.set(c.cds, cluster)}, Endpoints: resource.Group{f.set(c.eds, endpoint)},
+		Listeners: resource.Group{f.set(c.lds, listener)}, Routes: resource.Group{f.set(c.rds, route)},
 	}}, f.generation)
 }
 
@@ -101,22 +101,22 @@ type content struct{ cds, eds, lds, rds map[string]int }
 
 type set = map[string]int
 
-func (f *fixture) set(m map[string]int, body func(string, int) proto.Message) *xds.Set {
-	var rs []*xds.Resource
+func (f *fixture) set(m map[string]int, body func(string, int) proto.Message) *resource.Set {
+	var rs []*resource.Resource
 	for name, v := range m {
-		rs = append(rs, resource(f.t, name, body(name, v)))
+		rs = append(rs, made(f.t, name, body(name, v)))
 	}
-	return xds.NewSet(rs...)
+	return resource.NewSet(rs...)
 }
 
-func resource(t testing.TB, name string, m proto.Message) *xds.Resource {
+func made(t testing.TB, name string, m proto.Message) *resource.Resource {
 	t.Helper()
 	b, err := proto.MarshalOptions{Deterministic: true}.Marshal(m)
 	if err != nil {
 		t.Fatal(err)
 	}
-	a := &anypb.Any{TypeUrl: "type.googleapis.com/" + string(m.ProtoReflect().Descriptor().FullName()), Value: b}
-	return xds.NewResource(name, "", a, []model.Ref{{Kind: "RouteRule", Namespace: "default", Name: "for-" + name}})
+	url := "type.googleapis.com/" + string(m.ProtoReflect().Descriptor().FullName())
+	return resource.New(url, name, b, model.Ref{Kind: "RouteRule", Namespace: "default", Name: "for-" + name})
 }
 
 func cluster(name string, v int) proto.Message {

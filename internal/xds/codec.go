@@ -6,6 +6,8 @@ import (
 	"google.golang.org/grpc/encoding"
 	"google.golang.org/grpc/mem"
 	"google.golang.org/protobuf/encoding/protowire"
+
+	"github.com/meshctl/meshctl/internal/resource"
 )
 
 // frame is a response in its wire form: a few bytes of its own around the shared bytes of its resources, copied only into the socket.
@@ -22,7 +24,7 @@ func (f *frame) add(b []byte) {
 }
 
 // deltaFrame is a DeltaDiscoveryResponse: resources = 2, type_url = 4, nonce = 5, removed_resources = 6.
-func deltaFrame(url, nonce string, resources []*Resource, removed []string) *frame {
+func deltaFrame(url, nonce string, resources []*resource.Resource, removed []string) *frame {
 	var head []byte
 	head = protowire.AppendTag(head, 4, protowire.BytesType)
 	head = protowire.AppendString(head, url)
@@ -32,17 +34,16 @@ func deltaFrame(url, nonce string, resources []*Resource, removed []string) *fra
 		head = protowire.AppendTag(head, 6, protowire.BytesType)
 		head = protowire.AppendString(head, name)
 	}
-	f := &frame{buffers: make(mem.BufferSlice, 0, 1+2*len(resources))}
+	f := &frame{buffers: make(mem.BufferSlice, 0, 1+len(resources))}
 	f.add(head)
 	for _, r := range resources {
-		f.add(r.deltaHead)
-		f.add(r.value)
+		f.add(r.Delta())
 	}
 	return f
 }
 
 // sotwFrame is a DiscoveryResponse: version_info = 1, resources = 2, type_url = 4, nonce = 5.
-func sotwFrame(url, nonce, version string, resources []*Resource) *frame {
+func sotwFrame(url, nonce, version string, resources []*resource.Resource) *frame {
 	var head []byte
 	head = protowire.AppendTag(head, 1, protowire.BytesType)
 	head = protowire.AppendString(head, version)
@@ -53,8 +54,9 @@ func sotwFrame(url, nonce, version string, resources []*Resource) *frame {
 	f := &frame{buffers: make(mem.BufferSlice, 0, 1+2*len(resources))}
 	f.add(head)
 	for _, r := range resources {
-		f.add(r.sotwHead)
-		f.add(r.value)
+		head := protowire.AppendTag(make([]byte, 0, 8), 2, protowire.BytesType)
+		f.add(protowire.AppendVarint(head, uint64(len(r.Any()))))
+		f.add(r.Any())
 	}
 	return f
 }

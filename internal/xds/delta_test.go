@@ -214,7 +214,7 @@ func TestAClusterOfAPlanUnderWayKeepsItsEndpointsAlthoughTheyAreGoneFromTheNext(
 	c.quiet()
 	c.subscribe(eds, "c")
 	h := c.hearAndAck(eds, "c")
-	if want := resource(t, "c", endpoint("c", 1)).Version; h.resources["c"] != want {
+	if want := made(t, "c", endpoint("c", 1)).Version; h.resources["c"] != want {
 		t.Errorf("endpoints of version %q, want those of the plan", h.resources["c"])
 	}
 	c.ack(added)

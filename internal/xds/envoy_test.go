@@ -28,6 +28,7 @@ import (
 	"google.golang.org/protobuf/types/known/durationpb"
 
 	"github.com/meshctl/meshctl/internal/proxystatus"
+	"github.com/meshctl/meshctl/internal/resource"
 	"github.com/meshctl/meshctl/internal/testkit/envoyproc"
 	"github.com/meshctl/meshctl/internal/testkit/freeport"
 	"github.com/meshctl/meshctl/internal/xds"
@@ -112,7 +113,7 @@ func ads() *corev3.ConfigSource {
 
 // publish configures a listener whose only route leads to a cluster that belongs to the version alone, so that every change needs another
 // cluster before the route and leaves one to remove after it.
-func (p *realProxy) publish(version int, edit ...func(*xds.Snapshot)) {
+func (p *realProxy) publish(version int, edit ...func(*resource.Snapshot)) {
 	p.t.Helper()
 	p.f.generation++
 	name := fmt.Sprint("cluster-", version)
@@ -125,18 +126,18 @@ func (p *realProxy) publish(version int, edit ...func(*xds.Snapshot)) {
 		RouteSpecifier: &hcmv3.HttpConnectionManager_Rds{Rds: &hcmv3.Rds{RouteConfigName: "in", ConfigSource: ads()}},
 		HttpFilters:    []*hcmv3.HttpFilter{{Name: "router", ConfigType: &hcmv3.HttpFilter_TypedConfig{TypedConfig: pack(p.t, &routerv3.Router{})}}},
 	}
-	snap := &xds.Snapshot{
-		Clusters: xds.Group{xds.NewSet(resource(p.t, name, edsCluster(name)))},
-		Endpoints: xds.Group{xds.NewSet(resource(p.t, name, &endpointv3.ClusterLoadAssignment{
+	snap := &resource.Snapshot{
+		Clusters: resource.Group{resource.NewSet(made(p.t, name, edsCluster(name)))},
+		Endpoints: resource.Group{resource.NewSet(made(p.t, name, &endpointv3.ClusterLoadAssignment{
 			ClusterName: name, Endpoints: []*endpointv3.LocalityLbEndpoints{{LbEndpoints: []*endpointv3.LbEndpoint{{
 				HostIdentifier: &endpointv3.LbEndpoint_Endpoint{Endpoint: &endpointv3.Endpoint{Address: at(host, number(p.t, port))}},
 			}}}},
 		}))},
-		Listeners: xds.Group{xds.NewSet(resource(p.t, "in", &listenerv3.Listener{
+		Listeners: resource.Group{resource.NewSet(made(p.t, "in", &listenerv3.Listener{
 			Name: "in", Address: at("127.0.0.1", p.front),
 			FilterChains: []*listenerv3.FilterChain{{Filters: []*listenerv3.Filter{{Name: "hcm", ConfigType: &listenerv3.Filter_TypedConfig{TypedConfig: pack(p.t, manager)}}}}},
 		}))},
-		Routes: xds.Group{xds.NewSet(resource(p.t, "in", routeTo("in", name, version)))},
+		Routes: resource.Group{resource.NewSet(made(p.t, "in", routeTo("in", name, version)))},
 	}
 	for _, e := range edit {
 		e(snap)
@@ -251,10 +252,10 @@ func TestEnvoyTakesAChangedClusterIntoUse(t *testing.T) {
 			p := startEnvoy(t, f, api, 1)
 			p.answers(1)
 			for i := range 3 {
-				p.publish(1, func(s *xds.Snapshot) {
+				p.publish(1, func(s *resource.Snapshot) {
 					c := edsCluster("cluster-1")
 					c.ConnectTimeout = durationpb.New(time.Duration(2+i) * time.Second)
-					s.Clusters = xds.Group{xds.NewSet(resource(t, c.GetName(), c))}
+					s.Clusters = resource.Group{resource.NewSet(made(t, c.GetName(), c))}
 				})
 				p.inSync()
 				f.await("no cluster is warming", func() bool {
@@ -276,8 +277,8 @@ func TestEnvoysRejectionsAreFoundAndHarmNothingElse(t *testing.T) {
 
 			bad := edsCluster("bad-cluster")
 			bad.LbPolicy = clusterv3.Cluster_CLUSTER_PROVIDED // which needs a cluster that provides
-			p.publish(2, func(s *xds.Snapshot) {
-				s.Clusters = append(s.Clusters, xds.NewSet(resource(t, "bad-cluster", bad), resource(t, "good-cluster", edsCluster("good-cluster"))))
+			p.publish(2, func(s *resource.Snapshot) {
+				s.Clusters = append(s.Clusters, resource.NewSet(made(t, "bad-cluster", bad), made(t, "good-cluster", edsCluster("good-cluster"))))
 			})
 			p.answers(2) // the good part of the change is in force
 			rejected := <-f.rejected
@@ -290,26 +291,26 @@ func TestEnvoysRejectionsAreFoundAndHarmNothingElse(t *testing.T) {
 			}
 
 			// Several routes in one response, one of them bad: Envoy's text names none. The listeners ask for them.
-			listeners := func(s *xds.Snapshot, routes ...proto.Message) {
-				var ls, rs []*xds.Resource
+			listeners := func(s *resource.Snapshot, routes ...proto.Message) {
+				var ls, rs []*resource.Resource
 				for i, m := range routes {
 					name := fmt.Sprint("extra-", i)
 					manager := &hcmv3.HttpConnectionManager{
 						StatPrefix: name, RouteSpecifier: &hcmv3.HttpConnectionManager_Rds{Rds: &hcmv3.Rds{RouteConfigName: name, ConfigSource: ads()}},
 						HttpFilters: []*hcmv3.HttpFilter{{Name: "router", ConfigType: &hcmv3.HttpFilter_TypedConfig{TypedConfig: pack(t, &routerv3.Router{})}}},
 					}
-					ls = append(ls, resource(t, name, &listenerv3.Listener{
+					ls = append(ls, made(t, name, &listenerv3.Listener{
 						Name: name, Address: at("127.0.0.1", freeport.For(t)),
 						FilterChains: []*listenerv3.FilterChain{{Filters: []*listenerv3.Filter{{Name: "hcm", ConfigType: &listenerv3.Filter_TypedConfig{TypedConfig: pack(t, manager)}}}}},
 					}))
-					rs = append(rs, resource(t, name, m))
+					rs = append(rs, made(t, name, m))
 				}
-				s.Listeners = append(s.Listeners, xds.NewSet(ls...))
-				s.Routes = append(s.Routes, xds.NewSet(rs...))
+				s.Listeners = append(s.Listeners, resource.NewSet(ls...))
+				s.Routes = append(s.Routes, resource.NewSet(rs...))
 			}
 			broken := routeTo("extra-1", "cluster-3", 3)
 			broken.VirtualHosts[0].Routes[0].Match.PathSpecifier = &routev3.RouteMatch_SafeRegex{SafeRegex: &matcherv3.RegexMatcher{Regex: "["}}
-			p.publish(3, func(s *xds.Snapshot) {
+			p.publish(3, func(s *resource.Snapshot) {
 				listeners(s, routeTo("extra-0", "cluster-3", 3), broken, routeTo("extra-2", "cluster-3", 3))
 			})
 			p.answers(3)
@@ -325,7 +326,7 @@ func TestEnvoysRejectionsAreFoundAndHarmNothingElse(t *testing.T) {
 			if err != nil || !strings.Contains(dump, "extra-0") || !strings.Contains(dump, "extra-2") {
 				t.Errorf("the good routes beside it: %v\n%s", err, dump)
 			}
-			p.publish(4, func(s *xds.Snapshot) {
+			p.publish(4, func(s *resource.Snapshot) {
 				listeners(s, routeTo("extra-0", "cluster-4", 4), routeTo("extra-1", "cluster-4", 4), routeTo("extra-2", "cluster-4", 4))
 			})
 			p.answers(4)
@@ -341,7 +342,9 @@ func TestARejectionOfClustersThatNamesNoneIsFoundToo(t *testing.T) {
 	p.answers(1)
 	bad := edsCluster("bad-cluster")
 	bad.ConnectTimeout = durationpb.New(-time.Second)
-	p.publish(2, func(s *xds.Snapshot) { s.Clusters = append(s.Clusters, xds.NewSet(resource(t, "bad-cluster", bad))) })
+	p.publish(2, func(s *resource.Snapshot) {
+		s.Clusters = append(s.Clusters, resource.NewSet(made(t, "bad-cluster", bad)))
+	})
 	p.answers(2)
 	rejected := <-f.rejected
 	if rejected.Resource != "bad-cluster" || strings.Contains(rejected.Text, "bad-cluster") || rejected.Refs[0].Name != "for-bad-cluster" {

@@ -16,6 +16,7 @@ import (
 	"google.golang.org/grpc/status"
 
 	"github.com/meshctl/meshctl/internal/model"
+	"github.com/meshctl/meshctl/internal/resource"
 	"github.com/meshctl/meshctl/internal/xds"
 )
 
@@ -88,20 +89,20 @@ func (m *mirror) run(s discoveryv3.AggregatedDiscoveryService_DeltaAggregatedRes
 func (f *fixture) versions(c content) map[string]map[string]string {
 	out := map[string]map[string]string{cds: {}, eds: {}, lds: {}, rds: {}}
 	for n, v := range c.cds {
-		out[cds][n] = resource(f.t, n, cluster(n, v)).Version
+		out[cds][n] = made(f.t, n, cluster(n, v)).Version
 	}
 	for n := range c.cds { // one endpoint set per cluster, if only an empty one
 		out[eds][n] = "absent"
 		if v, ok := c.eds[n]; ok {
-			out[eds][n] = resource(f.t, n, endpoint(n, v)).Version
+			out[eds][n] = made(f.t, n, endpoint(n, v)).Version
 		}
 	}
 	for n, v := range c.lds {
-		out[lds][n] = resource(f.t, n, listener(n, v)).Version
+		out[lds][n] = made(f.t, n, listener(n, v)).Version
 	}
 	for n := range c.lds {
 		if v, ok := c.rds[n]; ok {
-			out[rds][n] = resource(f.t, n, route(n, v)).Version
+			out[rds][n] = made(f.t, n, route(n, v)).Version
 		}
 	}
 	return out
@@ -195,12 +196,12 @@ func TestEveryProxyEndsWithTheLastPublicationWhateverCameBefore(t *testing.T) {
 }
 
 // big are more clusters than windows hold.
-func (f *fixture) big() xds.Group {
+func (f *fixture) big() resource.Group {
 	many := set{}
 	for i := range 20000 {
 		many[fmt.Sprintf("a-cluster-with-a-name-of-some-length-so-that-the-windows-fill-%d", i)] = 1
 	}
-	return xds.Group{f.set(many, cluster)}
+	return resource.Group{f.set(many, cluster)}
 }
 
 // slow is a client that asks for clusters and never receives.
@@ -220,7 +221,7 @@ func (f *fixture) slow() {
 func TestAProxyThatStopsReadingLosesItsStream(t *testing.T) {
 	f := start(t, stepTimeout)
 	f.generation++
-	f.server.Publish(source{&xds.Snapshot{Clusters: f.big(), Routes: xds.Group{f.set(set{"80": 1}, route)}}}, f.generation)
+	f.server.Publish(source{&resource.Snapshot{Clusters: f.big(), Routes: resource.Group{f.set(set{"80": 1}, route)}}}, f.generation)
 	f.slow()
 	f.await("the slow one is connected and behind", func() bool { _, behind := f.server.Progress(f.generation); return behind == 1 })
 	c := f.delta("quick")
@@ -250,7 +251,7 @@ func TestTheStreamOfAWorkloadThatIsGoneEnds(t *testing.T) {
 // faulty panics for one proxy.
 type faulty struct{ source }
 
-func (s faulty) Snapshot(p model.Proxy) *xds.Snapshot {
+func (s faulty) Snapshot(p model.Proxy) *resource.Snapshot {
 	if p.Workload.Name == "unlucky" {
 		panic("a fault in the translation")
 	}
@@ -261,7 +262,7 @@ func TestAFaultInOneProxysConfigurationEndsItsStreamAlone(t *testing.T) {
 	f := start(t)
 	f.publish(base())
 	c := connect(t, f, "p")
-	f.server.Publish(faulty{source{&xds.Snapshot{}}}, 2)
+	f.server.Publish(faulty{source{&resource.Snapshot{}}}, 2)
 	c.hearAndAck(lds, "-80")
 	unlucky := f.delta("unlucky")
 	unlucky.subscribe(cds)
@@ -276,7 +277,7 @@ func TestAProxyThatDoesNotReadHoldsUpNobody(t *testing.T) {
 	big := f.big()
 	publish := func(v int) {
 		f.generation++
-		f.server.Publish(source{&xds.Snapshot{Clusters: big, Routes: xds.Group{f.set(set{"80": v}, route)}}}, f.generation)
+		f.server.Publish(source{&resource.Snapshot{Clusters: big, Routes: resource.Group{f.set(set{"80": v}, route)}}}, f.generation)
 	}
 	publish(1)
 	f.slow()
@@ -358,28 +359,28 @@ func benchmarkRouteEdit(b *testing.B, services, proxies int) {
 	g := grpc.NewServer(opts...)
 	server.Register(g, byName)
 	addr := serve(b, g)
-	content := func(v int) (c []*xds.Resource, r []*xds.Resource) {
+	content := func(v int) (c []*resource.Resource, r []*resource.Resource) {
 		for i := range services {
 			name := fmt.Sprint("s", i)
-			c = append(c, resource(b, name, cluster(name, 1)))
+			c = append(c, made(b, name, cluster(name, 1)))
 			rv := 1
 			if i == 0 {
 				rv = v
 			}
-			r = append(r, resource(b, name, route(name, rv)))
+			r = append(r, made(b, name, route(name, rv)))
 		}
 		return
 	}
 	cs, rs := content(1)
-	shared := xds.Group{xds.NewSet(cs...)}
+	shared := resource.Group{resource.NewSet(cs...)}
 	generation := uint64(1)
-	lsr := make([]*xds.Resource, 0, services)
+	lsr := make([]*resource.Resource, 0, services)
 	for i := range services {
 		name := fmt.Sprint("s", i)
-		lsr = append(lsr, resource(b, name, listener(name, 1)))
+		lsr = append(lsr, made(b, name, listener(name, 1)))
 	}
-	ls := xds.Group{xds.NewSet(lsr...)}
-	server.Publish(source{&xds.Snapshot{Clusters: shared, Listeners: ls, Routes: xds.Group{xds.NewSet(rs...)}}}, generation)
+	ls := resource.Group{resource.NewSet(lsr...)}
+	server.Publish(source{&resource.Snapshot{Clusters: shared, Listeners: ls, Routes: resource.Group{resource.NewSet(rs...)}}}, generation)
 	ctx, cancel := context.WithCancel(context.Background())
 	var wg sync.WaitGroup
 	for i := range proxies {
@@ -405,12 +406,12 @@ func benchmarkRouteEdit(b *testing.B, services, proxies int) {
 	for b.Loop() {
 		b.StopTimer()
 		v++
-		rs = append([]*xds.Resource(nil), rs...)
-		rs[0] = resource(b, "s0", route("s0", v))
-		set := xds.NewSet(rs...)
+		rs = append([]*resource.Resource(nil), rs...)
+		rs[0] = made(b, "s0", route("s0", v))
+		set := resource.NewSet(rs...)
 		generation++
 		b.StartTimer()
-		server.Publish(source{&xds.Snapshot{Clusters: shared, Listeners: ls, Routes: xds.Group{set}}}, generation)
+		server.Publish(source{&resource.Snapshot{Clusters: shared, Listeners: ls, Routes: resource.Group{set}}}, generation)
 		wait()
 	}
 }

@@ -4,6 +4,8 @@ import (
 	"slices"
 	"strings"
 	"time"
+
+	"github.com/meshctl/meshctl/internal/resource"
 )
 
 // reject records that the proxy refused resp, finds out which of its resources were meant, and reports them.
@@ -19,7 +21,7 @@ func (st *stream) reject(sub *subscription, resp response, text string, at time.
 		return
 	}
 	if len(bad) == 0 {
-		bad = []*Resource{nil}
+		bad = []*resource.Resource{nil}
 	}
 	st.mu.Lock()
 	if sub.refused == nil {
@@ -45,11 +47,11 @@ func (st *stream) reject(sub *subscription, resp response, text string, at time.
 // repeat sends what was in a refused response beside the culprits once more. Envoy has taken it already and takes it again at no cost, but only
 // an acknowledgement says so: to this server, and to the relay in between, which counts and records what is acknowledged. A write error shows
 // at the next read.
-func (st *stream) repeat(sub *subscription, resp response, culprits []*Resource) {
+func (st *stream) repeat(sub *subscription, resp response, culprits []*resource.Resource) {
 	if !st.delta {
 		return // a complete state without the culprits would take the forms of them away that are in force
 	}
-	var rest []*Resource
+	var rest []*resource.Resource
 	for _, r := range resp.resources {
 		if !slices.Contains(culprits, r) && st.stillMeant(sub, r) {
 			rest = append(rest, r)
@@ -63,17 +65,17 @@ func (st *stream) repeat(sub *subscription, resp response, culprits []*Resource)
 }
 
 // stillMeant says whether r is what the proxy was sent last of its name.
-func (st *stream) stillMeant(sub *subscription, r *Resource) bool {
+func (st *stream) stillMeant(sub *subscription, r *resource.Resource) bool {
 	return sub.wants(r.Name) && (sub.version(r.Name) == r.Version || r.Version == "absent")
 }
 
 // isolate sends each resource in a response of its own, unless it was superseded meanwhile. A write error shows at the next read.
-func (st *stream) isolate(sub *subscription, resources []*Resource) {
+func (st *stream) isolate(sub *subscription, resources []*resource.Resource) {
 	for _, r := range resources {
 		if !st.stillMeant(sub, r) {
 			continue
 		}
-		if st.write(sub, []*Resource{r}, nil, true) != nil {
+		if st.write(sub, []*resource.Resource{r}, nil, true) != nil {
 			return
 		}
 	}
@@ -81,14 +83,14 @@ func (st *stream) isolate(sub *subscription, resources []*Resource) {
 }
 
 // culprits are the resources a rejection's text is about. Clusters and listeners are named in it; a response of one resource needs no name.
-func culprits(k kind, text string, resources []*Resource) []*Resource {
+func culprits(k kind, text string, resources []*resource.Resource) []*resource.Resource {
 	if len(resources) == 1 {
 		return resources
 	}
 	if k == routes {
 		return nil // the text names none, and short names such as port numbers occur in it by accident
 	}
-	var out []*Resource
+	var out []*resource.Resource
 	for _, r := range resources {
 		if mentions(text, r.Name) {
 			out = append(out, r)
@@ -146,7 +148,7 @@ func (st *stream) prune() {
 			if name == "" {
 				continue
 			}
-			if r := sub.base.get(name); r == nil || r.Version != rej.Version {
+			if r := sub.base.Get(name); r == nil || r.Version != rej.Version {
 				delete(sub.refused, name)
 			}
 		}

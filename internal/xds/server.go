@@ -26,12 +26,13 @@ import (
 
 	"github.com/meshctl/meshctl/internal/model"
 	"github.com/meshctl/meshctl/internal/proxystatus"
+	"github.com/meshctl/meshctl/internal/resource"
 )
 
 // Source says what each proxy may be sent. It must be safe for concurrent use, answer the same for the same proxy, and share sets between
 // proxies and with the source published before wherever they are equal.
 type Source interface {
-	Snapshot(model.Proxy) *Snapshot
+	Snapshot(model.Proxy) *resource.Snapshot
 }
 
 // Config of a Server.

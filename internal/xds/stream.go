@@ -14,6 +14,7 @@ import (
 
 	"github.com/meshctl/meshctl/internal/model"
 	"github.com/meshctl/meshctl/internal/proxystatus"
+	"github.com/meshctl/meshctl/internal/resource"
 )
 
 // stream is one proxy's. Its goroutine owns everything but what mu guards, which others read.
@@ -33,13 +34,13 @@ type stream struct {
 
 	// A rollout takes the proxy from one publication to the next, step by step, each step when the one before was answered.
 	plan     *publication
-	snapshot *Snapshot
+	snapshot *resource.Snapshot
 	step     step
 	deadline time.Time
 	// Endpoints do not wait for rollouts: live is the newest publication's. Those of the plan that live no longer has stay as long as the
 	// plan's clusters do.
 	live          *publication
-	liveEndpoints Group
+	liveEndpoints resource.Group
 
 	unknown map[string]bool
 	// changed are the clusters sent before the stream first asked for endpoints.
@@ -231,13 +232,13 @@ func (st *stream) take(r *request) error {
 func (st *stream) answerNames(sub *subscription, fresh []string) error {
 	if !st.delta && sub.resume != "" && sub.resume == st.resumed(sub) {
 		st.mu.Lock()
-		sub.ask(fresh, st.target(sub.kind), st.snapshot.group(sub.kind))
+		sub.ask(fresh, st.target(sub.kind), group(st.snapshot, sub.kind))
 		sub.answer = false
 		st.mu.Unlock()
 		return nil
 	}
 	st.mu.Lock()
-	found, absent := sub.ask(fresh, st.target(sub.kind), st.snapshot.group(sub.kind))
+	found, absent := sub.ask(fresh, st.target(sub.kind), group(st.snapshot, sub.kind))
 	sub.answer = false
 	st.mu.Unlock()
 	if sub.kind == endpoints {
@@ -264,7 +265,7 @@ func (st *stream) resumed(sub *subscription) string {
 
 // intern keeps the source's copy of a name rather than one per stream.
 func (st *stream) intern(k kind, name string) string {
-	if r := st.target(k).get(name); r != nil {
+	if r := st.target(k).Get(name); r != nil {
 		return r.Name
 	}
 	return strings.Clone(name)
@@ -340,7 +341,7 @@ func (st *stream) follow() {
 	if newest != st.live {
 		st.live = newest
 		snap := newest.source.Snapshot(st.proxy)
-		st.liveEndpoints = snap.group(endpoints)
+		st.liveEndpoints = group(snap, endpoints)
 		if st.step == idle || st.plan == nil {
 			st.plan, st.snapshot, st.step = newest, snap, addClusters
 		}
@@ -359,11 +360,11 @@ func (st *stream) restart() {
 }
 
 // target is the group the stream should come to hold.
-func (st *stream) target(k kind) Group {
+func (st *stream) target(k kind) resource.Group {
 	if k == endpoints {
 		return st.liveEndpoints
 	}
-	return st.snapshot.group(k)
+	return group(st.snapshot, k)
 }
 
 // advance takes every step that can be taken now.
@@ -469,7 +470,7 @@ func (st *stream) sendAdditions(k kind) error {
 	sub.answer, sub.resume = false, ""
 	var absent []string
 	for _, name := range sub.waiting {
-		if _, still := sub.names[name]; still && sub.base.get(name) == nil {
+		if _, still := sub.names[name]; still && sub.base.Get(name) == nil {
 			absent = append(absent, name)
 		}
 	}
@@ -503,7 +504,7 @@ func (st *stream) sendAdditions(k kind) error {
 
 // sendAgain sends the endpoints of clusters that the proxy had in another form: it takes a changed cluster into use when it was sent them, and
 // does not ask for what it has.
-func (st *stream) sendAgain(changed []*Resource) error {
+func (st *stream) sendAgain(changed []*resource.Resource) error {
 	sub := st.subs[endpoints]
 	if !sub.asked {
 		for _, c := range changed {
@@ -511,12 +512,12 @@ func (st *stream) sendAgain(changed []*Resource) error {
 		}
 		return nil
 	}
-	var again []*Resource
+	var again []*resource.Resource
 	for _, c := range changed {
 		if _, asked := sub.names[c.Name]; !asked {
 			continue
 		}
-		r := sub.base.get(c.Name)
+		r := sub.base.Get(c.Name)
 		if h, ok := sub.held[c.Name]; ok && h.res != nil {
 			r = h.res
 		}
@@ -536,12 +537,12 @@ func (st *stream) sendRemovals(k kind) error {
 		return nil
 	}
 	st.mu.Lock()
-	gone := sub.remove(st.snapshot.group(k))
+	gone := sub.remove(group(st.snapshot, k))
 	st.mu.Unlock()
 	if len(gone) == 0 {
 		return nil
 	}
-	var empty []*Resource
+	var empty []*resource.Resource
 	if k == endpoints { // its cluster is still there, or it would not ask
 		for _, name := range gone {
 			e, err := emptyEndpoints(name)
@@ -561,7 +562,7 @@ func (st *stream) sendRemovals(k kind) error {
 const maxResponse = 1 << 20
 
 // send writes changed and removed in as few responses as maxResponse allows; a state-of-the-world response that must be complete is.
-func (st *stream) send(sub *subscription, changed []*Resource, removed []string) error {
+func (st *stream) send(sub *subscription, changed []*resource.Resource, removed []string) error {
 	if !st.delta {
 		if sub.kind.full() {
 			changed = sub.state()
@@ -571,7 +572,7 @@ func (st *stream) send(sub *subscription, changed []*Resource, removed []string)
 	for {
 		n, size := 0, 0
 		for n < len(changed) && (n == 0 || size < maxResponse) {
-			size += len(changed[n].deltaHead) + len(changed[n].value)
+			size += len(changed[n].Delta())
 			n++
 		}
 		if n == len(changed) {
@@ -584,7 +585,7 @@ func (st *stream) send(sub *subscription, changed []*Resource, removed []string)
 	}
 }
 
-func (st *stream) write(sub *subscription, resources []*Resource, removed []string, alone bool) error {
+func (st *stream) write(sub *subscription, resources []*resource.Resource, removed []string, alone bool) error {
 	k := sub.kind
 	nonce := st.server.newNonce()
 	var f *frame

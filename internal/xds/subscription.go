@@ -9,7 +9,9 @@ import (
 	"time"
 
 	endpointv3 "github.com/envoyproxy/go-control-plane/envoy/config/endpoint/v3"
-	"google.golang.org/protobuf/types/known/anypb"
+	"google.golang.org/protobuf/proto"
+
+	"github.com/meshctl/meshctl/internal/resource"
 )
 
 // subscription is what one stream asked for of one type, and what the proxy holds of it.
@@ -20,7 +22,7 @@ type subscription struct {
 	names    map[string]struct{}
 
 	// base is what the proxy holds (of the names it subscribes to), but for the exceptions in held.
-	base Group
+	base resource.Group
 	// held lists names the proxy has in another version than base: what it brought from an earlier stream, what it was given ahead of
 	// the rest, and what is gone from base but not yet taken away.
 	held map[string]holding
@@ -43,13 +45,13 @@ type subscription struct {
 
 type holding struct {
 	version string
-	res     *Resource // nil for what was brought along
+	res     *resource.Resource // nil for what was brought along
 }
 
 type response struct {
 	nonce     string
 	seq       uint64
-	resources []*Resource
+	resources []*resource.Resource
 	removed   []string
 	alone     bool // already one resource per response
 }
@@ -59,7 +61,7 @@ func (s *subscription) version(name string) string {
 	if h, ok := s.held[name]; ok {
 		return h.version
 	}
-	if r := s.base.get(name); r != nil {
+	if r := s.base.Get(name); r != nil {
 		return r.Version
 	}
 	return ""
@@ -81,9 +83,9 @@ func (s *subscription) hold(name string, h holding) {
 }
 
 // add brings the subscription to target but takes nothing away, and returns what to send.
-func (s *subscription) add(target Group) []*Resource {
-	changed, removed := target.since(s.base)
-	var out []*Resource
+func (s *subscription) add(target resource.Group) []*resource.Resource {
+	changed, removed := target.Since(s.base)
+	var out []*resource.Resource
 	if s.wildcard && len(s.held) == 0 {
 		out = changed
 	} else {
@@ -105,7 +107,7 @@ func (s *subscription) add(target Group) []*Resource {
 			inChanged[r.Name] = struct{}{}
 		}
 		for name, h := range s.held {
-			r := target.get(name)
+			r := target.Get(name)
 			if r == nil {
 				continue // stays until remove
 			}
@@ -120,13 +122,13 @@ func (s *subscription) add(target Group) []*Resource {
 }
 
 // remove returns what the proxy holds and neither base nor keep has, and forgets it.
-func (s *subscription) remove(keep Group) []string {
+func (s *subscription) remove(keep resource.Group) []string {
 	if len(s.held) == 0 {
 		return nil
 	}
 	var out []string
 	for name := range s.held {
-		if s.base.get(name) == nil && keep.get(name) == nil {
+		if s.base.Get(name) == nil && keep.Get(name) == nil {
 			if s.wants(name) {
 				out = append(out, name)
 			}
@@ -138,13 +140,13 @@ func (s *subscription) remove(keep Group) []string {
 }
 
 // ask answers names newly subscribed to: each with its resource, from the first of the groups that has it, or as one that does not exist.
-func (s *subscription) ask(names []string, targets ...Group) (found []*Resource, absent []string) {
+func (s *subscription) ask(names []string, targets ...resource.Group) (found []*resource.Resource, absent []string) {
 	for _, name := range names {
 		// Between two steps of a rollout the old form is the one that what is already there fits.
-		r := s.base.get(name)
+		r := s.base.Get(name)
 		for _, g := range targets {
 			if r == nil {
-				r = g.get(name)
+				r = g.Get(name)
 			}
 		}
 		if r == nil {
@@ -153,7 +155,7 @@ func (s *subscription) ask(names []string, targets ...Group) (found []*Resource,
 			continue
 		}
 		found = append(found, r)
-		if base := s.base.get(name); base == nil || base.Version != r.Version {
+		if base := s.base.Get(name); base == nil || base.Version != r.Version {
 			s.hold(name, holding{r.Version, r})
 		} else {
 			delete(s.held, name)
@@ -163,12 +165,12 @@ func (s *subscription) ask(names []string, targets ...Group) (found []*Resource,
 }
 
 // state is everything held, for responses that must be complete.
-func (s *subscription) state() []*Resource {
-	var out []*Resource
+func (s *subscription) state() []*resource.Resource {
+	var out []*resource.Resource
 	if s.wildcard {
-		s.base.each(func(r *Resource) { out = append(out, r) })
+		out = slices.AppendSeq(out, s.base.All())
 		for name, h := range s.held {
-			if h.res != nil && s.base.get(name) == nil {
+			if h.res != nil && s.base.Get(name) == nil {
 				out = append(out, h.res)
 			}
 		}
@@ -176,17 +178,17 @@ func (s *subscription) state() []*Resource {
 		for name := range s.names {
 			if h, ok := s.held[name]; ok && h.res != nil {
 				out = append(out, h.res)
-			} else if r := s.base.get(name); r != nil {
+			} else if r := s.base.Get(name); r != nil {
 				out = append(out, r)
 			}
 		}
 	}
-	slices.SortFunc(out, func(a, b *Resource) int { return strings.Compare(a.Name, b.Name) })
+	slices.SortFunc(out, func(a, b *resource.Resource) int { return strings.Compare(a.Name, b.Name) })
 	return out
 }
 
 // digest is the version of a complete state.
-func digest(resources []*Resource) string {
+func digest(resources []*resource.Resource) string {
 	h := sha256.New()
 	for _, r := range resources {
 		// Lengths need no separator: a name cannot contain a line feed and versions have none.
@@ -201,9 +203,9 @@ func (s *subscription) count() int {
 		return 0
 	}
 	if s.wildcard {
-		n := s.base.len()
+		n := s.base.Len()
 		for name := range s.held {
-			if s.base.get(name) == nil {
+			if s.base.Get(name) == nil {
 				n++
 			}
 		}
@@ -219,10 +221,10 @@ func (s *subscription) count() int {
 }
 
 // emptyEndpoints is the answer for an endpoint set that does not exist: without one, the proxy would hold up all its clusters.
-func emptyEndpoints(name string) (*Resource, error) {
-	body, err := anypb.New(&endpointv3.ClusterLoadAssignment{ClusterName: name})
+func emptyEndpoints(name string) (*resource.Resource, error) {
+	body, err := proto.Marshal(&endpointv3.ClusterLoadAssignment{ClusterName: name})
 	if err != nil {
 		return nil, err
 	}
-	return NewResource(name, "absent", body, nil), nil
+	return resource.NewVersion(endpoints.url(), name, "absent", body), nil
 }

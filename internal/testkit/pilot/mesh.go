@@ -23,8 +23,8 @@ import (
 	"google.golang.org/protobuf/types/known/anypb"
 	"google.golang.org/protobuf/types/known/durationpb"
 
+	"github.com/meshctl/meshctl/internal/resource"
 	"github.com/meshctl/meshctl/internal/testkit/freeport"
-	"github.com/meshctl/meshctl/internal/xds"
 )
 
 // Patience bounds every wait; nothing is expected to take it.
@@ -50,7 +50,7 @@ func NewMesh(t testing.TB) *Mesh {
 }
 
 // Snapshot is the configuration; version is in a header of every response.
-func (m *Mesh) Snapshot(version string) *xds.Snapshot {
+func (m *Mesh) Snapshot(version string) *resource.Snapshot {
 	host, port, _ := strings.Cut(m.App, ":")
 	number, err := strconv.Atoi(port)
 	if err != nil {
@@ -70,9 +70,9 @@ func (m *Mesh) Snapshot(version string) *xds.Snapshot {
 		HttpFilters:    []*hcmv3.HttpFilter{{Name: "envoy.filters.http.router", ConfigType: &hcmv3.HttpFilter_TypedConfig{TypedConfig: pack(m.t, &routerv3.Router{})}}}}
 	listener := &listenerv3.Listener{Name: "in", Address: address("127.0.0.1", m.Port), FilterChains: []*listenerv3.FilterChain{{Filters: []*listenerv3.Filter{{
 		Name: "envoy.filters.network.http_connection_manager", ConfigType: &listenerv3.Filter_TypedConfig{TypedConfig: pack(m.t, manager)}}}}}}
-	return &xds.Snapshot{
-		Clusters: xds.Group{xds.NewSet(Resource(m.t, "app", cluster))}, Endpoints: xds.Group{xds.NewSet(Resource(m.t, "app", endpoints))},
-		Listeners: xds.Group{xds.NewSet(Resource(m.t, "in", listener))}, Routes: xds.Group{xds.NewSet(Resource(m.t, "in", route))},
+	return &resource.Snapshot{
+		Clusters: resource.Group{resource.NewSet(Resource(m.t, "app", cluster))}, Endpoints: resource.Group{resource.NewSet(Resource(m.t, "app", endpoints))},
+		Listeners: resource.Group{resource.NewSet(Resource(m.t, "in", listener))}, Routes: resource.Group{resource.NewSet(Resource(m.t, "in", route))},
 	}
 }
 

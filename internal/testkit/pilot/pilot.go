@@ -29,6 +29,7 @@ import (
 	"google.golang.org/protobuf/types/known/anypb"
 
 	"github.com/meshctl/meshctl/internal/model"
+	"github.com/meshctl/meshctl/internal/resource"
 	"github.com/meshctl/meshctl/internal/xds"
 )
 
@@ -98,7 +99,7 @@ type Pilot struct {
 	mu         sync.Mutex
 	token      string
 	generation uint64
-	snapshot   *xds.Snapshot
+	snapshot   *resource.Snapshot
 	ads        *xds.Server
 	rejected   []xds.Rejection
 }
@@ -121,14 +122,14 @@ func New(t testing.TB) *Pilot {
 }
 
 // Snapshot is the same for every proxy.
-func (p *Pilot) Snapshot(model.Proxy) *xds.Snapshot {
+func (p *Pilot) Snapshot(model.Proxy) *resource.Snapshot {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	return p.snapshot
 }
 
 // Publish makes the snapshot Pilot's truth, whether it runs or not.
-func (p *Pilot) Publish(s *xds.Snapshot) {
+func (p *Pilot) Publish(s *resource.Snapshot) {
 	p.mu.Lock()
 	p.snapshot = s
 	p.generation++
@@ -198,13 +199,13 @@ func (p *Pilot) Kill() {
 }
 
 // Resource packs m.
-func Resource(t testing.TB, name string, m proto.Message) *xds.Resource {
+func Resource(t testing.TB, name string, m proto.Message) *resource.Resource {
 	t.Helper()
 	body, err := anypb.New(m)
 	if err != nil {
 		t.Fatal(err)
 	}
-	return xds.NewResource(name, "", body, nil)
+	return resource.New(body.GetTypeUrl(), name, body.GetValue())
 }
 
 // Accept makes token the one that is accepted.

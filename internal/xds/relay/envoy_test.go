@@ -10,9 +10,9 @@ import (
 	"google.golang.org/protobuf/types/known/durationpb"
 
 	"github.com/meshctl/meshctl/internal/envoy/bootstrap"
+	"github.com/meshctl/meshctl/internal/resource"
 	"github.com/meshctl/meshctl/internal/testkit/envoyproc"
 	"github.com/meshctl/meshctl/internal/testkit/pilot"
-	"github.com/meshctl/meshctl/internal/xds"
 	"github.com/meshctl/meshctl/internal/xds/relay"
 )
 
@@ -94,7 +94,7 @@ func TestEnvoyRestartsWhilePilotIsAway(t *testing.T) {
 	m.Answers("2")
 	stop()
 	gone := m.Snapshot("2")
-	gone.Listeners = xds.Group{xds.NewSet()}
+	gone.Listeners = resource.Group{resource.NewSet()}
 	p.Publish(gone)
 	pilot.Eventually(t, "the listener gone", func() error {
 		if _, err := m.Get(t.Context()); err == nil {
@@ -119,7 +119,7 @@ func TestWhatIsGoneWhenPilotComesBackIsTakenFromEnvoy(t *testing.T) {
 	m.Answers("1")
 
 	gone := m.Snapshot("1")
-	gone.Listeners = xds.Group{xds.NewSet()}
+	gone.Listeners = resource.Group{resource.NewSet()}
 	p.Publish(gone)
 	p.Start()
 	pilot.Eventually(t, "the listener gone", func() error {
@@ -135,11 +135,11 @@ func TestAFirstConfigurationThatIsRefusedInPartIsInForceInPart(t *testing.T) {
 	p := pilot.New(t)
 	m := pilot.NewMesh(t)
 	snapshot := m.Snapshot("1")
-	snapshot.Clusters = append(snapshot.Clusters, xds.NewSet(pilot.Resource(t, "bad-cluster", &clusterv3.Cluster{
+	snapshot.Clusters = append(snapshot.Clusters, resource.NewSet(pilot.Resource(t, "bad-cluster", &clusterv3.Cluster{
 		Name: "bad-cluster", ConnectTimeout: durationpb.New(time.Second), ClusterDiscoveryType: &clusterv3.Cluster_Type{Type: clusterv3.Cluster_STATIC},
 		LbPolicy: clusterv3.Cluster_CLUSTER_PROVIDED, // which needs a cluster that provides
 	})))
-	snapshot.Listeners = append(snapshot.Listeners, xds.NewSet(pilot.Resource(t, "bad-listener", &listenerv3.Listener{Name: "bad-listener"})))
+	snapshot.Listeners = append(snapshot.Listeners, resource.NewSet(pilot.Resource(t, "bad-listener", &listenerv3.Listener{Name: "bad-listener"})))
 	p.Publish(snapshot)
 	p.Start()
 	b := newBox(t, p)

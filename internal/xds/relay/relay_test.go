@@ -15,8 +15,8 @@ import (
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/credentials/insecure"
 
+	"github.com/meshctl/meshctl/internal/resource"
 	"github.com/meshctl/meshctl/internal/testkit/pilot"
-	"github.com/meshctl/meshctl/internal/xds"
 	"github.com/meshctl/meshctl/internal/xds/relay"
 )
 
@@ -84,13 +84,13 @@ func names(m *discoveryv3.DeltaDiscoveryResponse) []string {
 	return out
 }
 
-func clusters(t testing.TB, names ...string) *xds.Snapshot {
+func clusters(t testing.TB, names ...string) *resource.Snapshot {
 	t.Helper()
-	var rs []*xds.Resource
+	var rs []*resource.Resource
 	for _, name := range names {
 		rs = append(rs, pilot.Resource(t, name, &clusterv3.Cluster{Name: name}))
 	}
-	return &xds.Snapshot{Clusters: xds.Group{xds.NewSet(rs...)}}
+	return &resource.Snapshot{Clusters: resource.Group{resource.NewSet(rs...)}}
 }
 
 func TestPilotIsVerified(t *testing.T) {
