@@ -54,8 +54,10 @@ type Mesh struct {
 	// Roots is the file in which proxies find the certificates of the authorities they trust outside of the mesh; empty for the system's.
 	Roots string
 	// Ingress: default backends last, the others by host and then in the order paths are tried: exact, regular expressions, prefixes, each
-	// longer first.
+	// longer first. Of equal ones that of the older Ingress is first.
 	Ingress []*IngressRoute
+	// IngressTLS, by Host, one for each.
+	IngressTLS []*IngressTLS
 }
 
 // Service is one name that can be called.
@@ -320,8 +322,12 @@ type IngressRoute struct {
 	// PathKind is Exact, Prefix or Regex; PathElements makes Prefix match whole path elements (pathType Prefix).
 	PathKind     MatchKind
 	PathElements bool
-	// Default marks a default backend: it takes what no other route of any host takes.
+	// Default marks a default backend: it takes what no other route of its host takes, or with Host * of any.
 	Default bool
+	// Plain says that requests in the clear are answered, Secure those over TLS. ToSecure sends those in the clear there.
+	Plain, Secure, ToSecure bool
+	// Created is when the Ingress was.
+	Created time.Time
 	// Service is the hostname of the backend, Port its number.
 	Service string
 	Port    uint32
