@@ -12,7 +12,7 @@ import (
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
 	"k8s.io/apimachinery/pkg/runtime"
-	"k8s.io/apimachinery/pkg/runtime/schema"
+	"k8s.io/client-go/tools/cache"
 
 	"github.com/meshctl/meshctl/internal/api/v1alpha2"
 	"github.com/meshctl/meshctl/internal/finding"
@@ -20,15 +20,47 @@ import (
 	"github.com/meshctl/meshctl/internal/objects"
 )
 
-// trim drops before it is stored what the mesh never looks at; of pods that is most of them.
-func trim(o any) (any, error) {
+// trim drops before it is stored what the mesh never looks at; of pods that is most of them. An object in which nothing else is new stays the one
+// that is stored, and one of the mesh's own becomes one of its type.
+func (s *source) trim(o any) (any, error) {
 	if m, ok := o.(metav1.Object); ok {
 		m.SetManagedFields(nil)
 	}
-	if p, ok := o.(*corev1.Pod); ok {
-		return trimPod(p), nil
+	switch v := o.(type) {
+	case *corev1.Pod:
+		return s.stored(trimPod(v)), nil
+	case *corev1.Service:
+		return s.stored(trimService(v)), nil
+	case *discoveryv1.EndpointSlice:
+		return s.stored(trimSlice(v)), nil
+	case *unstructured.Unstructured:
+		if typed, err := typed(v); err == nil {
+			return typed, nil
+		}
 	}
 	return o, nil
+}
+
+// stored is the object that is stored already when it differs from o in nothing that matters.
+func (s *source) stored(o metav1.Object) any {
+	name := cache.ObjectName{Namespace: o.GetNamespace(), Name: o.GetName()}
+	if old, there, err := s.informer.GetStore().GetByKey(name.String()); err == nil && there && !matters(old, o) {
+		return old
+	}
+	return o
+}
+
+func trimService(in *corev1.Service) *corev1.Service {
+	delete(in.Annotations, corev1.LastAppliedConfigAnnotation)
+	in.OwnerReferences, in.Finalizers = nil, nil
+	in.Status = corev1.ServiceStatus{LoadBalancer: in.Status.LoadBalancer}
+	return in
+}
+
+func trimSlice(in *discoveryv1.EndpointSlice) *discoveryv1.EndpointSlice {
+	labels := map[string]string{discoveryv1.LabelServiceName: in.Labels[discoveryv1.LabelServiceName]}
+	in.Annotations, in.OwnerReferences, in.Finalizers, in.Labels = nil, nil, nil, labels
+	return in
 }
 
 func trimPod(p *corev1.Pod) *corev1.Pod {
@@ -94,23 +126,29 @@ func matters(old, now any) bool {
 	return a.GetGeneration() != b.GetGeneration()
 }
 
-// read makes an object of what an informer gave. A mesh object that does not fit its type, which a definition of another release may have let
-// in, stays as it came, and findings say what is wrong with it.
-func read(gvk schema.GroupVersionKind, v objects.Value) (*objects.Object, []finding.Finding) {
-	o := &objects.Object{GVK: gvk, Value: v, Origin: objects.Origin{Version: v.GetResourceVersion()}}
-	u, ok := v.(*unstructured.Unstructured)
+// typed is an object of the mesh's own as one of its type.
+func typed(u *unstructured.Unstructured) (objects.Value, error) {
+	out := newTyped(u.GetKind())
+	if out == nil {
+		return u, nil
+	}
+	if err := runtime.DefaultUnstructuredConverter.FromUnstructured(u.Object, out); err != nil {
+		return nil, err
+	}
+	return out, nil
+}
+
+// unreadable says what is wrong with a mesh object that does not fit its type, which a definition of another release may have let in. It stays
+// as it came.
+func unreadable(o *objects.Object) []finding.Finding {
+	u, ok := o.Value.(*unstructured.Unstructured)
 	if !ok {
-		return o, nil
+		return nil
 	}
-	typed := newTyped(gvk.Kind)
-	if typed == nil {
-		return o, nil
+	if _, err := typed(u); err != nil {
+		return undecodable(o, u, err)
 	}
-	if err := runtime.DefaultUnstructuredConverter.FromUnstructured(u.Object, typed); err != nil {
-		return o, undecodable(o, u, err)
-	}
-	o.Value = typed
-	return o, nil
+	return nil
 }
 
 func newTyped(kind string) objects.Value {

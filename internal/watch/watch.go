@@ -9,7 +9,6 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
-	"maps"
 	"slices"
 	"sync"
 	"time"
@@ -58,9 +57,17 @@ type Watcher struct {
 	sources []*source
 	changed chan struct{}
 
-	mu      sync.RWMutex
-	objects map[objects.Key]*objects.Object
-	bad     map[objects.Key][]finding.Finding
+	mu sync.RWMutex
+	// set is what the last update had.
+	set *objects.Set
+	// pending are the objects that changed since in what the mesh is made of; nil for one that is gone.
+	pending map[objects.Key]*objects.Object
+	// newer are those of which something else is newer than in set and pending: a status, and with it the version.
+	newer map[objects.Key]*objects.Object
+	// bad are the findings about objects that could not be read, findings all of them when said is set.
+	bad      map[objects.Key][]finding.Finding
+	findings []finding.Finding
+	said     bool
 	// settings is nil until the ConfigMap exists.
 	settings map[string]string
 }
@@ -87,7 +94,7 @@ func New(cfg Config) (*Watcher, error) {
 	}
 	w := &Watcher{
 		cfg: cfg, changed: make(chan struct{}, 1),
-		objects: map[objects.Key]*objects.Object{}, bad: map[objects.Key][]finding.Finding{},
+		set: objects.NewSet(), pending: map[objects.Key]*objects.Object{}, newer: map[objects.Key]*objects.Object{}, bad: map[objects.Key][]finding.Finding{},
 	}
 	core := informers.NewSharedInformerFactory(cfg.Kube, 0)
 	mesh := dynamicinformer.NewDynamicSharedInformerFactory(cfg.Dynamic, 0)
@@ -107,7 +114,7 @@ func New(cfg Config) (*Watcher, error) {
 	}
 	var errs []error
 	for _, s := range w.sources {
-		errs = append(errs, s.informer.SetTransform(trim), s.informer.SetWatchErrorHandlerWithContext(w.troubled(s)))
+		errs = append(errs, s.informer.SetTransform(s.trim), s.informer.SetWatchErrorHandlerWithContext(w.troubled(s)))
 		registration, err := s.informer.AddEventHandler(w.handler(s))
 		s.registration = registration
 		errs = append(errs, err)
@@ -123,7 +130,7 @@ func New(cfg Config) (*Watcher, error) {
 			DeleteFunc: func(any) { w.setSettings(nil) },
 		})
 		s.registration = registration
-		errs = append(errs, s.informer.SetTransform(trim), s.informer.SetWatchErrorHandlerWithContext(w.troubled(s)), err)
+		errs = append(errs, s.informer.SetTransform(s.trim), s.informer.SetWatchErrorHandlerWithContext(w.troubled(s)), err)
 		w.sources = append(w.sources, s)
 	}
 	if err := errors.Join(errs...); err != nil {
@@ -239,19 +246,40 @@ func (w *Watcher) Pod(namespace, name string) (*corev1.Pod, bool) {
 func (w *Watcher) Object(key objects.Key) *objects.Object {
 	w.mu.RLock()
 	defer w.mu.RUnlock()
-	return w.objects[key]
+	if o := w.newer[key]; o != nil {
+		return o
+	}
+	if o, ok := w.pending[key]; ok {
+		return o
+	}
+	return w.set.Get(key)
 }
 
 // state freezes what is known.
 func (w *Watcher) state() Update {
-	w.mu.RLock()
-	defer w.mu.RUnlock()
-	u := Update{Set: objects.NewSet(slices.Collect(maps.Values(w.objects))...), Settings: w.settings}
-	for _, fs := range w.bad {
-		u.Findings = append(u.Findings, fs...)
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	if len(w.pending) > 0 {
+		var put []*objects.Object
+		var drop []objects.Key
+		for key, o := range w.pending {
+			if o != nil {
+				put = append(put, o)
+			} else {
+				drop = append(drop, key)
+			}
+		}
+		w.set = w.set.With(put, drop)
+		w.pending = map[objects.Key]*objects.Object{}
 	}
-	finding.Sort(u.Findings)
-	return u
+	if !w.said {
+		w.findings, w.said = nil, true
+		for _, fs := range w.bad {
+			w.findings = append(w.findings, fs...)
+		}
+		finding.Sort(w.findings)
+	}
+	return Update{Set: w.set, Findings: w.findings, Settings: w.settings}
 }
 
 // handler keeps the objects of one kind current.
@@ -274,29 +302,45 @@ func (w *Watcher) handler(s *source) cache.ResourceEventHandler {
 
 func (w *Watcher) put(s *source, old, o any) {
 	v, ok := o.(objects.Value)
-	if !ok {
+	if !ok || old == o {
 		return
 	}
-	object, bad := read(s.gvk, v)
-	w.mu.Lock()
+	object := &objects.Object{GVK: s.gvk, Value: v, Origin: objects.Origin{Version: v.GetResourceVersion()}}
 	key := object.Key()
-	w.objects[key] = object
-	delete(w.bad, key)
-	if len(bad) > 0 {
-		w.bad[key] = bad
+	if old != nil && !matters(old, o) {
+		w.mu.Lock()
+		w.newer[key] = object
+		w.mu.Unlock()
+		return
 	}
+	bad := unreadable(object)
+	w.mu.Lock()
+	w.pending[key] = object
+	delete(w.newer, key)
+	w.judged(key, bad)
 	w.mu.Unlock()
-	if old == nil || matters(old, o) {
-		w.signal()
-	}
+	w.signal()
 }
 
 func (w *Watcher) remove(key objects.Key) {
 	w.mu.Lock()
-	delete(w.objects, key)
-	delete(w.bad, key)
+	w.pending[key] = nil
+	delete(w.newer, key)
+	w.judged(key, nil)
 	w.mu.Unlock()
 	w.signal()
+}
+
+// judged takes note of the findings about an object that was read.
+func (w *Watcher) judged(key objects.Key, fs []finding.Finding) {
+	if len(fs)+len(w.bad[key]) == 0 {
+		return
+	}
+	w.said = false
+	delete(w.bad, key)
+	if len(fs) > 0 {
+		w.bad[key] = fs
+	}
 }
 
 func (w *Watcher) setSettings(o any) {

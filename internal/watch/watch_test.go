@@ -162,7 +162,7 @@ func TestWatching(t *testing.T) {
 		}
 		select {
 		case u := <-x.updates:
-			t.Errorf("a status alone made an update of %d objects", len(u.Set.All()))
+			t.Errorf("a status alone made an update of %d objects", u.Set.Len())
 		default:
 		}
 	})
@@ -186,6 +186,21 @@ func TestWatching(t *testing.T) {
 		}
 		if _, ok := x.w.Pod(ns, "p"); !ok {
 			t.Error("the pod is not found by name")
+		}
+		// What a kubelet reports every now and then is no change, neither now nor along with the next one.
+		before := u.Set
+		conditions := []byte(`{"status":{"conditions":[{"type":"Ready","status":"True"}]}}`)
+		if _, err := kube.CoreV1().Pods(ns).Patch(t.Context(), "p", types.MergePatchType, conditions, metav1.PatchOptions{}, "status"); err != nil {
+			t.Fatal(err)
+		}
+		p.ObjectMeta = metav1.ObjectMeta{Name: "after"}
+		if _, err := kube.CoreV1().Pods(ns).Create(t.Context(), p, metav1.CreateOptions{}); err != nil {
+			t.Fatal(err)
+		}
+		after := objects.Key{Kind: "Pod", Namespace: ns, Name: "after"}
+		u = x.until("the pod after it", func(u Update) bool { return u.Set.Get(after) != nil })
+		if edits := u.Set.Since(before); len(edits) != 1 || edits[0].Key() != after || x.w.Object(key) != before.Get(key) {
+			t.Errorf("edits %v", edits)
 		}
 	})
 
@@ -227,7 +242,12 @@ func TestAFindingOfAnUnreadableObjectAlwaysHasWords(t *testing.T) {
 			u := &unstructured.Unstructured{Object: map[string]any{
 				"apiVersion": "config.istio.io/v1alpha2", "kind": "RouteRule", "metadata": map[string]any{"name": "r", "namespace": "n"}, "spec": spec,
 			}}
-			o, fs := read(gvk, u)
+			value, err := (&source{}).trim(u)
+			if err != nil {
+				t.Fatal(err)
+			}
+			o := &objects.Object{GVK: gvk, Value: value.(objects.Value)}
+			fs := unreadable(o)
 			if o.Value != objects.Value(u) || len(fs) == 0 || fs[0].Object.Name != "r" || !strings.HasPrefix(fs[0].Field, "spec") || fs[0].Message == "" || fs[0].Position.File != "" {
 				t.Errorf("object %T, findings %+v", o.Value, fs)
 			}
