@@ -10,6 +10,7 @@ import (
 	"slices"
 	"strings"
 
+	networkingv1 "k8s.io/api/networking/v1"
 	"k8s.io/apimachinery/pkg/util/validation"
 
 	"github.com/meshctl/meshctl/internal/api/v1alpha2"
@@ -33,6 +34,10 @@ func Object(o *objects.Object) []finding.Finding {
 	case *v1alpha2.EgressRule:
 		s.identity()
 		s.egressRule(&v.Spec)
+	case *networkingv1.Ingress:
+		if class, _ := IngressClassOf(v); class == DefaultIngressClass {
+			s.findings = Ingress(o)
+		}
 	}
 	return slices.DeleteFunc(s.findings, func(f finding.Finding) bool { return follows(f, o.Unread) })
 }

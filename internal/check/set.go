@@ -45,6 +45,7 @@ func Set(all *objects.Set, about []*objects.Object) []finding.Finding {
 			j.covered(s, v)
 		case *networkingv1.Ingress:
 			j.backends(s, v)
+			j.certificates(s, v)
 		}
 		j.findings = append(j.findings, s.findings...)
 	}
@@ -54,6 +55,7 @@ func Set(all *objects.Set, about []*objects.Object) []finding.Finding {
 // judge is the set, indexed by what the rules of this file ask.
 type judge struct {
 	services map[string]*corev1.Service
+	secrets  map[string]*corev1.Secret
 	// instances are the labels of pods and of what makes pods, by namespace.
 	labels map[string][]map[string]string
 	// rules are the route rules of a host in the order they are tried.
@@ -75,6 +77,7 @@ type rule struct {
 func newJudge(all *objects.Set) *judge {
 	j := &judge{
 		services: map[string]*corev1.Service{},
+		secrets:  map[string]*corev1.Secret{},
 		labels:   map[string][]map[string]string{},
 		rules:    map[string][]*rule{},
 		policies: map[string][]*policy{},
@@ -88,6 +91,8 @@ func newJudge(all *objects.Set) *judge {
 		switch v := o.Value.(type) {
 		case *corev1.Service:
 			j.services[v.Name+"."+v.Namespace] = v
+		case *corev1.Secret:
+			j.secrets[v.Name+"."+v.Namespace] = v
 		case *v1alpha2.RouteRule:
 			r := &rule{object: o, spec: &v.Spec}
 			host := identity(v.Spec.Destination, v.Namespace)

@@ -63,6 +63,10 @@ func Registry() []Description {
 			"Change a port or its protocol."},
 		{DuplicateClaim, "DuplicateClaim", Warning, "Several objects say the same of one host or version, and only the one whose name comes first is in force.",
 			"Keep one of them."},
+		{UnusableSecret, "UnusableSecret", Warning, "An Ingress names a Secret that does not exist, is not of type kubernetes.io/tls, or holds no certificate with its key. Connections for its hosts are closed; other hosts are served.",
+			"Make the Secret with kubectl create secret tls, in the Ingress's namespace. The hint says what is wrong with one that is there."},
+		{DoubtfulCertificate, "DoubtfulCertificate", Warning, "The certificate of an Ingress has expired, is not valid yet, or is not for a host that it serves. It is used all the same, and clients will refuse it.",
+			"Put a certificate for the host into the Secret; gateways take it at once."},
 		{ProxyRejected, "ProxyRejected", Error, "A proxy refused the configuration that was made from the object and keeps what it had.",
 			"Read the proxy's words in the message. If the object is sound, it is a defect of the mesh: report it."},
 	}
