@@ -164,6 +164,8 @@ type Proxy struct {
 	// Addresses and Labels are used as long as the mesh does not know the workload.
 	Addresses []string
 	Labels    map[string]string
+	// VirtualHosts says that the proxy takes virtual hosts on their own; to others they come with their route configuration.
+	VirtualHosts bool
 }
 
 // ProxyType is the role of a proxy.
