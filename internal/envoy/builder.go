@@ -18,13 +18,16 @@ type Builder struct {
 	services  map[string]*model.Service
 	instances map[string][]model.Endpoint
 	workloads map[model.WorkloadKey]*model.Workload
-	// httpServices are the services with an HTTP port of the number, by hostname.
+	// httpServices are the services with a port of the number that may be HTTP, by hostname.
 	httpServices map[uint32][]servicePort
 	outside      map[string]*model.External
 	// externals are the hosts outside of the mesh that may be called at the port, by host.
 	externals map[uint32][]externalPort
-	// httpPorts are the ports of either, sorted.
+	// httpPorts are the ports that are routed by the name asked for, whatever the address, sorted: those of hosts outside and of services that
+	// say HTTP or have no address of their own.
 	httpPorts []uint32
+	// plainHTTP are those of them that some service or host outside says are HTTP.
+	plainHTTP map[uint32]bool
 	// scoped are the hosts with a policy for some callers alone, so that their clusters are not the same for all.
 	scoped map[string]bool
 
@@ -49,14 +52,22 @@ func NewBuilder(mesh *model.Mesh) *Builder {
 		httpServices: map[uint32][]servicePort{},
 		outside:      make(map[string]*model.External, len(mesh.Externals)),
 		externals:    map[uint32][]externalPort{},
+		plainHTTP:    map[uint32]bool{},
 		scoped:       map[string]bool{},
 		groups:       map[string]func() *Resources{},
 	}
 	for _, svc := range mesh.Services {
 		b.services[svc.Hostname] = svc
 		for _, p := range svc.Ports {
-			if p.Protocol.IsHTTP() && !reserved(p.Number) {
-				b.httpServices[p.Number] = append(b.httpServices[p.Number], servicePort{svc: svc, port: p})
+			if !p.Protocol.IsHTTP() || reserved(p.Number) {
+				continue
+			}
+			b.httpServices[p.Number] = append(b.httpServices[p.Number], servicePort{svc: svc, port: p})
+			if !p.Protocol.IsTCP() || len(svc.Addresses) == 0 {
+				b.httpPorts = append(b.httpPorts, p.Number)
+			}
+			if !p.Protocol.IsTCP() {
+				b.plainHTTP[p.Number] = true
 			}
 		}
 	}
@@ -67,9 +78,10 @@ func NewBuilder(mesh *model.Mesh) *Builder {
 		b.outside[e.Host] = e
 		for _, p := range e.Ports {
 			b.externals[p.Number] = append(b.externals[p.Number], externalPort{External: e, port: p})
+			b.plainHTTP[p.Number] = true
 		}
 	}
-	b.httpPorts = slices.AppendSeq(slices.Collect(maps.Keys(b.httpServices)), maps.Keys(b.externals))
+	b.httpPorts = slices.AppendSeq(b.httpPorts, maps.Keys(b.externals))
 	slices.Sort(b.httpPorts)
 	b.httpPorts = slices.Compact(b.httpPorts)
 	for _, w := range mesh.Workloads {
@@ -268,32 +280,41 @@ func (c *caller) addClusters(r *Resources, subsets map[subset]selection, wanted 
 	byName(r.Endpoints)
 }
 
-// outboundTCPs are the listeners of all ports that are not HTTP: one for each address of the service. A headless service has no address of its
-// own and needs no listener, because what is not listened for goes where it was going; but where HTTP services have the same port, and with it
-// a listener for all addresses, its instances get theirs.
+// outboundTCPs are the listeners of all ports that may not be HTTP: one for each address of the service. A headless service has no address of
+// its own and needs no listener, because what is not listened for goes where it was going; but where HTTP services have the same port, and with
+// it a listener for all addresses, its instances get theirs.
 func (b *Builder) outboundTCPs() []*Resource {
 	var out []*Resource
 	taken := map[string]bool{}
-	add := func(host string, p model.Port, cluster string, svc *model.Service) {
-		if name := listenerName(host, p.Number); !taken[name] {
-			taken[name] = true
+	add := func(host string, p model.Port, cluster, routes string, svc *model.Service) {
+		name := listenerName(host, p.Number)
+		if taken[name] {
+			return
+		}
+		taken[name] = true
+		if p.Protocol.IsHTTP() {
+			out = append(out, b.outboundDetected(host, p.Number, routes, cluster, svc.Ref()))
+		} else {
 			out = append(out, outboundTCP(host, p.Number, cluster, svc))
 		}
 	}
 	for _, svc := range b.mesh.Services {
 		for _, p := range svc.Ports {
-			if p.Protocol.IsHTTP() || reserved(p.Number) || svc.ExternalName != "" {
+			if !p.Protocol.IsTCP() || reserved(p.Number) || svc.ExternalName != "" {
 				continue
 			}
 			for _, a := range svc.Addresses {
-				add(a, p, newSubset(svc.Hostname, p.Number, nil).cluster(), svc)
+				add(a, p, newSubset(svc.Hostname, p.Number, nil).cluster(), detectedRouteName(svc, p), svc)
 			}
 			if len(svc.Addresses) > 0 || !b.isHTTP(p.Number) {
 				continue
 			}
+			if p.Protocol.IsHTTP() && !b.saysHTTP(p.Number) {
+				continue // the listener for all addresses tells them apart
+			}
 			for _, e := range b.endpoints(svc) {
 				if e.ServicePort == p.Number && e.Port == p.Number {
-					add(e.Address, p, passthroughCluster, svc)
+					add(e.Address, p, passthroughCluster, routeName(p.Number), svc)
 				}
 			}
 		}
@@ -306,6 +327,13 @@ func (c *caller) sidecarRoutes(namespace string) *Resources {
 	r := &Resources{}
 	for _, port := range c.b.httpPorts {
 		r.Routes = append(r.Routes, c.outboundRoutes(port, namespace))
+	}
+	for _, svc := range c.b.mesh.Services {
+		for _, p := range svc.Ports {
+			if p.Protocol.IsHTTP() && p.Protocol.IsTCP() && len(svc.Addresses) > 0 && !reserved(p.Number) {
+				r.Routes = append(r.Routes, c.detectedRoutes(svc, p))
+			}
+		}
 	}
 	byName(r.Routes)
 	if len(c.b.scoped) > 0 {

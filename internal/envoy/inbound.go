@@ -19,12 +19,13 @@ import (
 // servedPort is a port of a workload, whatever the number of services that point to it.
 type servedPort struct {
 	number uint32
-	http   bool
-	refs   []model.Ref
+	// http and tcp say what may come; both means that it is to be detected.
+	http, tcp bool
+	refs      []model.Ref
 }
 
 // servedPorts joins the services' claims on each port of the workload. Where one says HTTP and another does not, connections are carried
-// unseen, which is right for both.
+// unseen, which is right for both; where one leaves it open, both are told apart.
 func (b *Builder) servedPorts(w *model.Workload) []servedPort {
 	ports := map[uint32]*servedPort{}
 	for _, in := range w.Inbound {
@@ -37,6 +38,7 @@ func (b *Builder) servedPorts(w *model.Workload) []servedPort {
 			ports[in.Port] = p
 		}
 		p.http = p.http && in.Protocol.IsHTTP()
+		p.tcp = p.tcp || in.Protocol.IsTCP()
 		if svc := b.service(in.Hostname); svc != nil {
 			p.refs = append(p.refs, svc.Ref())
 		}
@@ -59,13 +61,23 @@ func (b *Builder) virtualInbound(ports []servedPort, v4, v6 bool) *Resource {
 		ConfigType: &listenerv3.ListenerFilter_TypedConfig{TypedConfig: pack(&origdstv3.OriginalDst{})},
 	}}
 	var refs []model.Ref
+	var open []uint32
 	for _, p := range ports {
 		refs = append(refs, p.refs...)
 		if p.http {
-			l.FilterChains = append(l.FilterChains, toPort(p.number, network(hcmFilter, b.inboundManager(p.number))))
-		} else {
+			c := toPort(p.number, network(hcmFilter, b.inboundManager(p.number)))
+			if p.tcp {
+				open = append(open, p.number)
+				c = whenHTTP(c)
+			}
+			l.FilterChains = append(l.FilterChains, c)
+		}
+		if p.tcp {
 			l.FilterChains = append(l.FilterChains, toPort(p.number, tcpProxy("inbound_"+routeName(p.number), inboundCluster(p.number))))
 		}
+	}
+	if len(open) > 0 {
+		b.detect(l, open...)
 	}
 	// As in virtualOutbound: what was meant for this port itself would come back.
 	l.FilterChains = append(l.FilterChains, toPort(inboundPort, tcpProxy("blackhole", blackHoleCluster)))

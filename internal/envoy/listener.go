@@ -49,7 +49,14 @@ func (b *Builder) outboundHTTP(port uint32) *Resource {
 	if b.originates(port) {
 		letTLSPass(l, m, port)
 	}
-	l.FilterChains = append(l.FilterChains, chain(network(hcmFilter, m)))
+	all := chain(network(hcmFilter, m))
+	if !b.saysHTTP(port) {
+		// Only services that do not say what they speak have the port.
+		b.detect(l)
+		all = whenHTTP(all)
+		l.DefaultFilterChain = chain(tcpProxy("passthrough", passthroughCluster))
+	}
+	l.FilterChains = append(l.FilterChains, all)
 	return newResource(l.Name, l)
 }
 

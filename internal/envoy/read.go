@@ -35,6 +35,10 @@ func (b *Builder) externalsAt(port uint32) []externalPort { return b.externals[p
 // isHTTP says whether requests to the port are routed one by one: some service or host outside of the mesh has it as an HTTP port.
 func (b *Builder) isHTTP(port uint32) bool { return slices.Contains(b.httpPorts, port) }
 
+// saysHTTP says whether some service or host outside of the mesh says that the port is HTTP; where requests are routed but none says so, they are
+// told from other connections.
+func (b *Builder) saysHTTP(port uint32) bool { return b.plainHTTP[port] }
+
 // workload is the pod of that name, or nil.
 func (b *Builder) workload(key model.WorkloadKey) *model.Workload { return b.workloads[key] }
 

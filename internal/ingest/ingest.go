@@ -27,6 +27,9 @@ type Config struct {
 	AccessLog string
 	// Roots is the file in which proxies find the certificates of the authorities they trust outside of the mesh: the system's when empty.
 	Roots string
+	// DetectionTimeout is how long a connection to a port that does not say its protocol may keep silent before it is taken for TCP: 100ms. Below
+	// zero all such ports are TCP.
+	DetectionTimeout time.Duration
 	// IngressClass is the class of the Ingresses served here: istio.
 	IngressClass string
 	// IngressMode says which Ingresses are served: STRICT.
@@ -36,6 +39,7 @@ type Config struct {
 func (c Config) withDefaults() Config {
 	c.Domain = cmp.Or(c.Domain, check.DefaultDomain)
 	c.ConnectTimeout = cmp.Or(c.ConnectTimeout, time.Second)
+	c.DetectionTimeout = cmp.Or(c.DetectionTimeout, 100*time.Millisecond)
 	c.IngressClass = cmp.Or(c.IngressClass, "istio")
 	c.IngressMode = cmp.Or(c.IngressMode, meshconfig.IngressStrict)
 	return c
@@ -49,7 +53,7 @@ func Build(set *objects.Set, cfg Config) (*model.Mesh, []finding.Finding) {
 		cfg:      cfg.withDefaults(),
 		services: map[string]*model.Service{}, externals: map[string]*model.External{},
 	}
-	b.mesh = &model.Mesh{Domain: b.cfg.Domain, ConnectTimeout: b.cfg.ConnectTimeout, AccessLog: b.cfg.AccessLog, Roots: b.cfg.Roots}
+	b.mesh = &model.Mesh{Domain: b.cfg.Domain, ConnectTimeout: b.cfg.ConnectTimeout, AccessLog: b.cfg.AccessLog, Roots: b.cfg.Roots, DetectionTimeout: max(b.cfg.DetectionTimeout, 0)}
 	b.addWorkloads()
 	b.addServices()
 	b.addEndpoints()

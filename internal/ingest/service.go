@@ -74,7 +74,7 @@ func (b *builder) addPorts(o *objects.Object, in *corev1.Service, svc *model.Ser
 			b.find(o, finding.PortConflict, finding.Warning, finding.Child(finding.Item("spec.ports", i), "port"),
 				fmt.Sprintf("port %d is the mesh's own; calls to it from inside the mesh do not arrive", number), "choose another port")
 		}
-		port := model.Port{Name: p.Name, Number: number, Protocol: protocol(p)}
+		port := model.Port{Name: p.Name, Number: number, Protocol: b.protocol(p)}
 		svc.Ports = append(svc.Ports, port)
 		target := targetPort{port: port, number: uint32(max(p.TargetPort.IntVal, 0)), name: p.TargetPort.StrVal}
 		if target.number == 0 && target.name == "" {
@@ -85,12 +85,16 @@ func (b *builder) addPorts(o *objects.Object, in *corev1.Service, svc *model.Ser
 	slices.SortFunc(svc.Ports, func(a, b model.Port) int { return cmp.Compare(a.Number, b.Number) })
 }
 
-// protocol is what a service says about its port: by appProtocol, else by the name up to its first dash. What it does not say, or says in words
-// not known here, is TCP, which suits everything.
-func protocol(p corev1.ServicePort) model.Protocol {
+// protocol is what a service says about its port: by appProtocol, else by the name up to its first dash. A name that says nothing leaves it to
+// be detected; an appProtocol not known here is TCP, which suits everything.
+func (b *builder) protocol(p corev1.ServicePort) model.Protocol {
 	if p.AppProtocol == nil {
 		prefix, _, _ := strings.Cut(p.Name, "-")
-		return named(prefix)
+		known, ok := named(prefix)
+		if ok || b.cfg.DetectionTimeout < 0 || speaksFirst(p) {
+			return known
+		}
+		return model.Detected
 	}
 	switch name := strings.ToLower(*p.AppProtocol); name {
 	case "h2c", "kubernetes.io/h2c":
@@ -100,18 +104,28 @@ func protocol(p corev1.ServicePort) model.Protocol {
 	case "wss", "kubernetes.io/wss":
 		return model.HTTPS
 	default:
-		return named(name)
+		known, _ := named(name)
+		return known
 	}
 }
 
-// named is the protocol of a name, TCP for any other.
-func named(name string) model.Protocol {
+// named is the protocol of a name; TCP and false for any other.
+func named(name string) (model.Protocol, bool) {
 	switch p := model.Protocol(name); p {
-	case model.HTTP, model.HTTP2, model.GRPC, model.HTTPS, model.TLS, model.Mongo, model.Redis:
-		return p
-	case model.TCP:
+	case model.HTTP, model.HTTP2, model.GRPC, model.HTTPS, model.TLS, model.TCP, model.Mongo, model.Redis:
+		return p, true
+	case model.Detected:
 	}
-	return model.TCP
+	return model.TCP, false
+}
+
+// speaksFirst says whether the server of a well-known port does: to wait for a word of the client would only delay every connection.
+func speaksFirst(p corev1.ServicePort) bool {
+	switch number := cmp.Or(p.TargetPort.IntVal, p.Port); number {
+	case 21, 22, 23, 25, 110, 119, 143, 587, 3306, 5900: // FTP, SSH, Telnet, SMTP, POP3, NNTP, IMAP, submission, MySQL, RFB
+		return true
+	}
+	return strings.HasPrefix(p.Name, "mysql")
 }
 
 // virtualIPs are the service's addresses, IPv4 first.

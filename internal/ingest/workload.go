@@ -265,7 +265,8 @@ func (b *builder) judgeInbound(w *model.Workload) {
 			first[in.Port] = in
 			continue
 		}
-		if other.Protocol.IsHTTP() != in.Protocol.IsHTTP() {
+		// A port whose protocol is detected goes with either.
+		if other.Protocol.IsHTTP() != in.Protocol.IsHTTP() && other.Protocol.IsTCP() != in.Protocol.IsTCP() {
 			b.find(b.workloads[w.Key].object, finding.PortConflict, finding.Warning, "spec.containers",
 				fmt.Sprintf("port %d is %s to service %s and %s to service %s; its connections are carried as TCP",
 					in.Port, other.Protocol, short(other.Hostname), in.Protocol, short(in.Hostname)),

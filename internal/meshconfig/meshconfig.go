@@ -38,6 +38,9 @@ type Mesh struct {
 	EnableTracing   bool
 	// AccessLogFile is where proxies log requests; empty for nowhere.
 	AccessLogFile string
+	// ProtocolDetectionTimeout is how long a connection to a port that does not say its protocol may keep silent before it is taken for TCP;
+	// 0 takes all such ports for TCP, as 0.2 did.
+	ProtocolDetectionTimeout time.Duration
 	// DefaultConfig is for every proxy.
 	DefaultConfig Proxy
 }
@@ -92,6 +95,9 @@ func Default(namespace string) Mesh {
 		RDSRefreshDelay:       time.Second,
 		EnableTracing:         true,
 		AccessLogFile:         "/dev/stdout",
+
+		ProtocolDetectionTimeout: 100 * time.Millisecond,
+
 		DefaultConfig: Proxy{
 			ConfigPath:             "/etc/istio/proxy",
 			BinaryPath:             "/usr/local/bin/envoy",

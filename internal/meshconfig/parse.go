@@ -64,7 +64,7 @@ func fields(m *Mesh) map[string]any {
 		"proxyListenPort": &m.ProxyListenPort, "proxyHttpPort": &m.ProxyHTTPPort, "connectTimeout": &m.ConnectTimeout,
 		"ingressClass": &m.IngressClass, "ingressService": &m.IngressService, "ingressControllerMode": (*string)(&m.IngressControllerMode),
 		"authPolicy": (*string)(&m.AuthPolicy), "rdsRefreshDelay": &m.RDSRefreshDelay, "enableTracing": &m.EnableTracing,
-		"accessLogFile": &m.AccessLogFile,
+		"accessLogFile": &m.AccessLogFile, "protocolDetectionTimeout": &m.ProtocolDetectionTimeout,
 		"defaultConfig": map[string]any{
 			"configPath": &p.ConfigPath, "binaryPath": &p.BinaryPath, "serviceCluster": &p.ServiceCluster, "drainDuration": &p.DrainDuration,
 			"parentShutdownDuration": &p.ParentShutdownDuration, "discoveryAddress": &p.DiscoveryAddress,
@@ -189,6 +189,9 @@ func (r *reader) judge(m *Mesh) {
 	port("proxyListenPort", m.ProxyListenPort, 1)
 	port("proxyHttpPort", m.ProxyHTTPPort, 0)
 	between("connectTimeout", m.ConnectTimeout, time.Millisecond, 30*time.Second)
+	if m.ProtocolDetectionTimeout != 0 {
+		between("protocolDetectionTimeout", m.ProtocolDetectionTimeout, 10*time.Millisecond, 10*time.Second)
+	}
 	between("rdsRefreshDelay", m.RDSRefreshDelay, time.Second, 10*time.Minute)
 	if !slices.Contains([]IngressMode{IngressOff, IngressDefault, IngressStrict}, m.IngressControllerMode) {
 		bad("ingressControllerMode", fmt.Sprintf("%q is not a mode", m.IngressControllerMode), "one of OFF, DEFAULT, STRICT")

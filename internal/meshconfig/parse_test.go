@@ -24,7 +24,7 @@ func TestParse(t *testing.T) {
 			t.Error(d)
 		}
 	})
-	t.Run("every field of 0.2 is read", func(t *testing.T) {
+	t.Run("every field is read", func(t *testing.T) {
 		text := `
 egressProxyAddress: istio-egress.istio-system:80
 mixerAddress: istio-mixer.istio-system:9091
@@ -39,13 +39,14 @@ authPolicy: MUTUAL_TLS
 rdsRefreshDelay: 4s
 enableTracing: false
 accessLogFile: ""
+protocolDetectionTimeout: 2s
 defaultConfig: {configPath: /c, binaryPath: /b, serviceCluster: s, drainDuration: 5s, parentShutdownDuration: 6s, discoveryAddress: "[::1]:15012",
   discoveryRefreshDelay: 7s, zipkinAddress: "z:9411", connectTimeout: 8s, statsdUdpAddress: "s:9125", proxyAdminPort: 15100, availabilityZone: az}
 `
 		got, fs := Parse("mesh.yaml", []byte(text), "istio-system")
 		want := Mesh{EgressProxyAddress: "istio-egress.istio-system:80", MixerAddress: "istio-mixer.istio-system:9091", DisablePolicyChecks: true, ProxyListenPort: 15101,
 			ProxyHTTPPort: 8888, ConnectTimeout: 2 * time.Second, IngressClass: "other", IngressService: "door", IngressControllerMode: IngressDefault,
-			AuthPolicy: AuthMutualTLS, RDSRefreshDelay: 4 * time.Second,
+			AuthPolicy: AuthMutualTLS, RDSRefreshDelay: 4 * time.Second, ProtocolDetectionTimeout: 2 * time.Second,
 			DefaultConfig: Proxy{ConfigPath: "/c", BinaryPath: "/b", ServiceCluster: "s", DrainDuration: 5 * time.Second, ParentShutdownDuration: 6 * time.Second,
 				DiscoveryAddress: "[::1]:15012", DiscoveryRefreshDelay: 7 * time.Second, ZipkinAddress: "z:9411", ConnectTimeout: 8 * time.Second,
 				StatsdUDPAddress: "s:9125", ProxyAdminPort: 15100, AvailabilityZone: "az"}}
@@ -81,6 +82,7 @@ func TestParseFindings(t *testing.T) {
 		{"an unknown policy", "authPolicy: MAYBE\n", `authPolicy: "MAYBE" is not a policy (one of NONE, MUTUAL_TLS)`},
 		{"a log where proxies cannot write", "accessLogFile: /var/log/mesh.log\n", `mesh.yaml:1:16: error M0102: accessLogFile: "/var/log/mesh.log" is no file that proxies can write`},
 		{"a log that leaves the directory of the proxy", "accessLogFile: /etc/istio/proxy/../x\n", `"/etc/istio/proxy/../x" is no file`},
+		{"a detection that never ends", "protocolDetectionTimeout: 1m\n", "protocolDetectionTimeout: 1m0s is not between 10ms and 10s"},
 		{"a log that is the directory of the proxy", "accessLogFile: /etc/istio/proxy/\n", "is no file"},
 		{"a log in a directory of its own", "accessLogFile: /etc/istio/proxy/logs/access.log\n", "is no file"},
 		{"a log in place of what the proxy keeps", "accessLogFile: /etc/istio/proxy/envoy.json\n", "is no file"},

@@ -66,8 +66,13 @@ func (s *settings) follow(data map[string]string) {
 }
 
 func (s *settings) ingest() ingest.Config {
+	detection := s.mesh.ProtocolDetectionTimeout
+	if detection == 0 {
+		detection = -1 // none, where the ingest room would take its default
+	}
 	return ingest.Config{
 		Domain: s.options.domain, ConnectTimeout: s.mesh.ConnectTimeout, AccessLog: s.mesh.AccessLogFile,
-		IngressClass: s.mesh.IngressClass, IngressMode: s.mesh.IngressControllerMode,
+		DetectionTimeout: detection,
+		IngressClass:     s.mesh.IngressClass, IngressMode: s.mesh.IngressControllerMode,
 	}
 }

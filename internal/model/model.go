@@ -9,8 +9,11 @@ import "time"
 // Protocol is what is spoken on a port.
 type Protocol string
 
-// The protocols; anything not recognised is TCP. UDP is not carried, so there are no UDP ports here.
+// The protocols. UDP is not carried, so there are no UDP ports here.
 const (
+	// Detected is for a port that does not say: HTTP for a connection that begins like it, TCP for any other.
+	Detected Protocol = "detected"
+
 	HTTP  Protocol = "http"
 	HTTP2 Protocol = "http2"
 	GRPC  Protocol = "grpc"
@@ -21,8 +24,11 @@ const (
 	Redis Protocol = "redis"
 )
 
-// IsHTTP says whether requests on the port are routed one by one.
-func (p Protocol) IsHTTP() bool { return p == HTTP || p == HTTP2 || p == GRPC }
+// IsHTTP says whether requests on the port are routed one by one, where that is what comes.
+func (p Protocol) IsHTTP() bool { return p == HTTP || p == HTTP2 || p == GRPC || p == Detected }
+
+// IsTCP says whether connections to the port may be carried unseen.
+func (p Protocol) IsTCP() bool { return !p.IsHTTP() || p == Detected }
 
 // Ref names the object a part of the mesh was made from.
 type Ref struct {
@@ -37,6 +43,8 @@ type Mesh struct {
 	Domain string
 	// ConnectTimeout bounds every connection attempt.
 	ConnectTimeout time.Duration
+	// DetectionTimeout is how long a connection to a port of protocol Detected may keep silent before it is taken for TCP.
+	DetectionTimeout time.Duration
 	// AccessLog is the file requests are logged to; empty for none.
 	AccessLog string
 	// Services, by Hostname.

@@ -201,6 +201,9 @@ func (p *netPod) serve(l net.Listener, name string) {
 		_ = json.NewEncoder(w).Encode(map[string]string{"name": name, "peer": r.RemoteAddr, "host": r.Host})
 	})}
 	srv.ErrorLog = log.New(io.Discard, "", 0)
+	srv.Protocols = new(http.Protocols)
+	srv.Protocols.SetHTTP1(true)
+	srv.Protocols.SetUnencryptedHTTP2(true)
 	go func() { _ = srv.Serve(l) }()
 	p.t.Cleanup(func() { srv.Close() })
 }
