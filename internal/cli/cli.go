@@ -26,6 +26,7 @@ import (
 	"github.com/meshctl/meshctl/internal/cli/sandbox"
 	"github.com/meshctl/meshctl/internal/cli/validate"
 	"github.com/meshctl/meshctl/internal/cli/version"
+	"github.com/meshctl/meshctl/internal/cli/wait"
 )
 
 // Main runs one command line and returns its exit code. What went wrong is on f.ErrOut.
@@ -123,7 +124,7 @@ Exit codes, the same for every command and output format:
 			root.AddCommand(c)
 		}
 	}
-	add(groupObjects, validate.New(f), create.New(f), replace.New(f), apply.New(f), get.New(f), deletecmd.New(f))
+	add(groupObjects, validate.New(f), create.New(f), replace.New(f), apply.New(f), get.New(f), deletecmd.New(f), wait.New(f))
 	add(groupMesh, kubeinject.New(f), proxystatus.New(f), sandbox.New(f))
 	add(groupSettings, version.New(f), completion.New(f), options())
 	root.SetHelpCommandGroupID(groupSettings)

@@ -73,11 +73,17 @@ type lab struct {
 func newLab(t *testing.T) *lab {
 	t.Helper()
 	l := labOn(t, apiserver.Shared(t))
-	_, err := l.kube.CoreV1().Namespaces().Create(t.Context(), &corev1.Namespace{ObjectMeta: metav1.ObjectMeta{Name: "istio-system"}}, metav1.CreateOptions{})
-	if err != nil && !apierrors.IsAlreadyExists(err) {
-		t.Fatal(err)
-	}
+	l.createNamespace("istio-system")
 	return l
+}
+
+// createNamespace makes a namespace, unless it is there already.
+func (l *lab) createNamespace(name string) {
+	l.t.Helper()
+	_, err := l.kube.CoreV1().Namespaces().Create(l.t.Context(), &corev1.Namespace{ObjectMeta: metav1.ObjectMeta{Name: name}}, metav1.CreateOptions{})
+	if err != nil && !apierrors.IsAlreadyExists(err) {
+		l.t.Fatal(err)
+	}
 }
 
 // emptyLab is an API server of the test's own, on which there is nothing yet.
@@ -354,6 +360,8 @@ type testProxy struct {
 	held map[string]map[string]string
 	// refuse is the text to answer a resource with; by name.
 	refuse map[string]string
+	// moody decides, where it is set, how a response is answered: with a refusal, or not at all.
+	moody func(*discoveryv3.DeltaDiscoveryResponse) (refusal string, mute bool)
 }
 
 const typePrefix = "type.googleapis.com/envoy.config."
@@ -410,7 +418,17 @@ func (x *testProxy) run() error {
 		for _, name := range r.RemovedResources {
 			delete(x.held[r.TypeUrl], name)
 		}
+		mute := false
+		if x.moody != nil {
+			var text string
+			if text, mute = x.moody(r); text != "" {
+				answer.ErrorDetail = &rpcstatus.Status{Code: 13, Message: text}
+			}
+		}
 		x.mu.Unlock()
+		if mute {
+			continue
+		}
 		if err := x.stream.Send(answer); err != nil {
 			return err
 		}

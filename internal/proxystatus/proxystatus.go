@@ -38,6 +38,8 @@ type Proxy struct {
 	Pilot     string    `json:"pilot"`
 	Version   string    `json:"version,omitempty"`
 	Connected time.Time `json:"connected"`
+	// Behind says that the proxy has not answered all of the newest configuration.
+	Behind bool `json:"behind,omitempty"`
 	// Types by short name: cds, eds, lds, rds.
 	Types map[string]Type `json:"types"`
 }

@@ -46,19 +46,6 @@ type Rejection struct {
 	Text           string
 }
 
-// The reasons of the conditions.
-const (
-	reasonAccepted      = "Accepted"
-	reasonInvalid       = "Invalid"
-	reasonNotInForce    = "NotInForce"
-	reasonProgrammed    = "Programmed"
-	reasonPending       = "Pending"
-	reasonNoProxies     = "NoProxies"
-	reasonProxyRejected = "ProxyRejected"
-	// The configuration that the object is part of was refused, as it seems for the sake of another object.
-	reasonSharedRejected = "SharedConfigurationRejected"
-)
-
 // maxMessage and maxFindings bound what an object carries about itself.
 const (
 	maxMessage  = 1024
@@ -90,9 +77,9 @@ func (x *index) desired(o *objects.Object, now metav1.Time) v1alpha2.Status {
 	out := v1alpha2.Status{ObservedGeneration: generation}
 
 	own := x.findings(o)
-	accepted := metav1.Condition{Type: v1alpha2.ConditionAccepted, Status: metav1.ConditionTrue, Reason: reasonAccepted, Message: "the object is valid"}
+	accepted := metav1.Condition{Type: v1alpha2.ConditionAccepted, Status: metav1.ConditionTrue, Reason: v1alpha2.ReasonAccepted, Message: "the object is valid"}
 	if i := slices.IndexFunc(own, func(f finding.Finding) bool { return f.Severity == finding.Error }); i >= 0 {
-		accepted.Status, accepted.Reason, accepted.Message = metav1.ConditionFalse, reasonInvalid, sentence(own[i])
+		accepted.Status, accepted.Reason, accepted.Message = metav1.ConditionFalse, v1alpha2.ReasonInvalid, sentence(own[i])
 	}
 	programmed, rejected := x.programmed(o, accepted.Status == metav1.ConditionTrue, was)
 	own = append(rejected, own...)
@@ -128,20 +115,20 @@ func (x *index) programmed(o *objects.Object, accepted bool, was v1alpha2.Status
 	}
 	switch {
 	case !accepted:
-		c.Reason, c.Message = reasonInvalid, "the object is not valid"
+		c.Reason, c.Message = v1alpha2.ReasonInvalid, "the object is not valid"
 	case !x.InForce[ref]:
-		c.Reason, c.Message = reasonNotInForce, "nothing was made of the object; its findings say why"
+		c.Reason, c.Message = v1alpha2.ReasonNotInForce, "nothing was made of the object; its findings say why"
 	case len(rejected) > 0:
-		c.Reason, c.Message = reasonProxyRejected, rejected[0].Message
+		c.Reason, c.Message = v1alpha2.ReasonProxyRejected, rejected[0].Message
 	case x.shared[ref] != "":
-		c.Reason, c.Message = reasonSharedRejected, x.shared[ref]
+		c.Reason, c.Message = v1alpha2.ReasonSharedRejected, x.shared[ref]
 	case x.Connected == 0:
-		c.Status, c.Reason, c.Message = metav1.ConditionUnknown, reasonNoProxies, "no proxy is connected"
+		c.Status, c.Reason, c.Message = metav1.ConditionUnknown, v1alpha2.ReasonNoProxies, "no proxy is connected"
 	case x.Behind > 0 && !wasProgrammed(was, o.Value.GetGeneration()):
-		c.Reason, c.Message = reasonPending, "not every connected proxy has it yet"
+		c.Reason, c.Message = v1alpha2.ReasonPending, "not every connected proxy has it yet"
 	default:
 		// Once it was there it stays: a proxy that connects later gets it with its first configuration.
-		c.Status, c.Reason, c.Message = metav1.ConditionTrue, reasonProgrammed, "every connected proxy has it"
+		c.Status, c.Reason, c.Message = metav1.ConditionTrue, v1alpha2.ReasonProgrammed, "every connected proxy has it"
 	}
 	return c, rejected
 }

@@ -43,8 +43,12 @@ type Config struct {
 // LeaseName is the lease of the replica that writes.
 const LeaseName = "istio-pilot-status"
 
-// pause between two rounds merges the acknowledgements of many proxies into one write.
-const pause = 250 * time.Millisecond
+const (
+	// pause between two rounds merges the acknowledgements of many proxies into one write.
+	pause = 250 * time.Millisecond
+	// lull before a round: where all proxies answer within it, a change is one write, and whoever waits for it sees that one.
+	lull = 20 * time.Millisecond
+)
 
 // Writer writes statuses.
 type Writer struct {
@@ -118,16 +122,27 @@ func (w *Writer) write(ctx context.Context) {
 		case <-w.dirty:
 		case <-retry.C:
 		}
+		if !sleep(ctx, lull) {
+			return
+		}
 		if w.round(ctx) {
 			retry.Stop()
 		} else {
 			retry.Reset(time.Second)
 		}
-		select {
-		case <-ctx.Done():
+		if !sleep(ctx, pause) {
 			return
-		case <-time.After(pause):
 		}
+	}
+}
+
+// sleep says false when ctx ended first.
+func sleep(ctx context.Context, d time.Duration) bool {
+	select {
+	case <-ctx.Done():
+		return false
+	case <-time.After(d):
+		return true
 	}
 }
 

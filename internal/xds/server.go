@@ -260,8 +260,11 @@ func (s *Server) Proxies() []proxystatus.Proxy {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	out := make([]proxystatus.Proxy, 0, len(s.streams))
+	newest := s.current.Load()
 	for st := range s.streams {
-		out = append(out, st.report())
+		p := st.report()
+		p.Behind = newest != nil && st.done.Load() < newest.generation
+		out = append(out, p)
 	}
 	slices.SortFunc(out, func(a, b proxystatus.Proxy) int {
 		return cmp.Or(cmp.Compare(a.Namespace, b.Namespace), cmp.Compare(a.Name, b.Name), a.Connected.Compare(b.Connected))

@@ -379,6 +379,7 @@ func (st *stream) advance() error {
 			return err
 		}
 		if st.step == idle {
+			st.finish()
 			return nil
 		}
 		if !st.ready() {
@@ -399,35 +400,44 @@ func (st *stream) advance() error {
 		st.step++
 		if st.step == idle {
 			st.prune()
-			if st.plan.generation > st.done.Load() {
-				st.done.Store(st.plan.generation)
-			}
+			st.finish()
 			st.server.cfg.Progress()
 		}
 	}
 }
 
+// finish notes that the proxy is done with the plan, when it is: a rollout that went on without an answer is over and not done, until the answer comes.
+func (st *stream) finish() {
+	if st.done.Load() >= st.plan.generation || !st.answered(clusters, endpoints, listeners, routes) || len(st.subs[routes].outstanding) > 0 {
+		return
+	}
+	st.done.Store(st.plan.generation)
+	st.server.cfg.Progress()
+}
+
+// answered says whether the proxy has answered what the rollout's steps sent of the kinds.
+func (st *stream) answered(ks ...kind) bool {
+	for _, k := range ks {
+		if sub := st.subs[k]; sub.asked && sub.answered < sub.need {
+			return false
+		}
+	}
+	return true
+}
+
 // ready says whether what the step builds on was answered.
 func (st *stream) ready() bool {
-	answered := func(ks ...kind) bool {
-		for _, k := range ks {
-			if sub := st.subs[k]; sub.asked && sub.answered < sub.need {
-				return false
-			}
-		}
-		return true
-	}
 	switch st.step {
 	case addListeners:
-		return answered(clusters, endpoints)
+		return st.answered(clusters, endpoints)
 	case removeListeners:
-		return answered(listeners, routes)
+		return st.answered(listeners, routes)
 	case removeClusters:
-		return answered(listeners)
+		return st.answered(listeners)
 	case removeNamed:
-		return answered(clusters)
+		return st.answered(clusters)
 	case settle:
-		return answered(clusters, endpoints, listeners, routes) && len(st.subs[routes].outstanding) == 0
+		return st.answered(clusters, endpoints, listeners, routes) && len(st.subs[routes].outstanding) == 0
 	}
 	return true
 }

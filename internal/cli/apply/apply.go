@@ -32,6 +32,9 @@ they are. A field that another manager set to something else is a conflict; it i
 		Example: `  # Create the rule, or change it to what the file says
   meshctl apply -f rules/bookinfo/route-user-jason-v2.yaml
 
+  # And go on only when every connected proxy has it
+  meshctl apply --wait -f rules/bookinfo/route-user-jason-v2.yaml
+
   # Take over fields that someone else manages
   meshctl apply --force-conflicts -f rules/bookinfo/route-all-v2.yaml`,
 		Args: factory.NoArgs,

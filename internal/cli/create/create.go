@@ -31,6 +31,9 @@ that Kubernetes no longer serves are upgraded, with a word on standard error.`,
 		Example: `  # Send all traffic for reviews to version 1
   meshctl create -f rules/bookinfo/route-default-v1.yaml
 
+  # And go on only when every connected proxy has it
+  meshctl create --wait -f rules/bookinfo/route-default-v1.yaml
+
   # The same from standard input, in another namespace
   meshctl create -n bookinfo -f - < rules/bookinfo/route-default-v1.yaml
 

@@ -28,6 +28,9 @@ replaced; without one, whatever is stored.`,
 		Example: `  # Let version 2 have 10 % of the traffic, version 1 the rest
   meshctl replace -f rules/bookinfo/route-v1-90-v2-10.yaml
 
+  # And go on only when every connected proxy has it
+  meshctl replace --wait -f rules/bookinfo/route-v1-90-v2-10.yaml
+
   # Everything to version 2, from standard input
   meshctl replace -f - < rules/bookinfo/route-all-v2.yaml`,
 		Args: factory.NoArgs,

@@ -23,6 +23,7 @@ import (
 	"github.com/meshctl/meshctl/internal/api/v1alpha2"
 	"github.com/meshctl/meshctl/internal/cli/factory"
 	"github.com/meshctl/meshctl/internal/cli/input"
+	"github.com/meshctl/meshctl/internal/cli/wait"
 	"github.com/meshctl/meshctl/internal/finding"
 	"github.com/meshctl/meshctl/internal/kube"
 	"github.com/meshctl/meshctl/internal/manifest"
@@ -48,12 +49,14 @@ type Options struct {
 	Input           input.Flags
 	KeepAPIVersions bool
 	DryRun          string
+	Wait            bool
+	Timeout         time.Duration
 	Print           *genericclioptions.PrintFlags
 }
 
 // NewOptions is the options with every flag at its default.
 func NewOptions() *Options {
-	return &Options{DryRun: "none", Print: genericclioptions.NewPrintFlags("")}
+	return &Options{DryRun: "none", Timeout: wait.DefaultTimeout, Print: genericclioptions.NewPrintFlags("")}
 }
 
 // AddFlags binds the flags to cmd.
@@ -62,6 +65,8 @@ func (o *Options) AddFlags(cmd *cobra.Command) {
 	fs := cmd.Flags()
 	fs.BoolVar(&o.KeepAPIVersions, "keep-api-versions", false, "do not upgrade API versions that Kubernetes no longer serves")
 	fs.StringVar(&o.DryRun, "dry-run", o.DryRun, "none; client: judge only, without a cluster; server: let the server judge, without writing")
+	fs.BoolVar(&o.Wait, "wait", false, "return only when every connected proxy has the rules and policies written, as wait --for=distribution does")
+	fs.DurationVar(&o.Timeout, "timeout", o.Timeout, "how long --wait waits")
 	o.Print.AddFlags(cmd)
 	factory.Values(cmd, "dry-run", "none", "client", "server")
 	factory.Values(cmd, "output", o.Print.AllowedFormats()...)
@@ -74,6 +79,9 @@ func (o *Options) Complete() (printers.ResourcePrinter, error) {
 	}
 	if err := factory.OneOf("dry-run", o.DryRun, "none", "client", "server"); err != nil {
 		return nil, err
+	}
+	if o.Timeout < 0 {
+		return nil, factory.Usage("--timeout %s: it cannot be negative", o.Timeout)
 	}
 	if *o.Print.OutputFormat == "" {
 		return nil, nil
@@ -92,6 +100,8 @@ type Item struct {
 	Sent   *unstructured.Unstructured
 	Target store.Target
 	placed bool
+	// written is what the write resulted in.
+	written *unstructured.Unstructured
 }
 
 func (i *Item) where() string { return i.Object.Origin.Position("metadata.name").String() }
@@ -182,7 +192,29 @@ func (o *Options) Run(ctx context.Context, f *factory.Factory, verb Verb) error 
 			return err
 		}
 	}
-	return r.write(ctx)
+	if err := r.write(ctx); err != nil || !o.Wait || o.DryRun != "none" {
+		return err
+	}
+	return r.await(ctx)
+}
+
+// await returns when the proxies have what was written; objects of other kinds do not travel to them.
+func (r *run) await(ctx context.Context) error {
+	var targets []wait.Target
+	for _, i := range r.items {
+		if kind, ok := factory.MeshKind(i.Sent.GetKind()); ok && i.IsMesh() {
+			targets = append(targets, wait.Target{Kind: kind, Namespace: i.Target.Namespace, Name: i.written.GetName(), Generation: i.written.GetGeneration()})
+		}
+	}
+	if len(targets) == 0 {
+		return nil
+	}
+	start := time.Now()
+	if err := wait.Distribution(ctx, r.f, r.client, targets, r.Timeout, func(*unstructured.Unstructured) error { return nil }); err != nil {
+		return err
+	}
+	fmt.Fprintf(r.f.ErrOut, "Every connected proxy has it after %s.\n", time.Since(start).Round(time.Millisecond))
+	return nil
 }
 
 // read brings the input through reader and validator; errors end the command here.
@@ -386,6 +418,7 @@ func (r *run) writeOne(ctx context.Context, i *Item, dry bool) error {
 	if err != nil {
 		return err
 	}
+	i.written = result
 	return r.done(i, result, word)
 }
 
