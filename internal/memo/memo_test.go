@@ -29,6 +29,9 @@ func TestOnlyWhatReadAChangedInputIsMadeAgain(t *testing.T) {
 			t.Fatalf("sums are %v", got)
 		}
 	}
+	if readers := table.Readers("a", "missing", "a"); len(readers) != 2 || !slices.Contains(readers, "both") || !slices.Contains(readers, "other") || table.Len() != 2 {
+		t.Errorf("a or what is missing was read for %v, and %d values are kept", readers, table.Len())
+	}
 	inputs["a"] = 5
 	if stale := table.Changed("a"); !slices.Equal(stale, []string{"both"}) {
 		t.Errorf("after a changed, %v are stale", stale)
@@ -62,7 +65,7 @@ func TestKeptValuesEqualFreshOnes(t *testing.T) {
 	fresh := func(key int, read func(int)) string {
 		at := key
 		out := ""
-		for range 4 {
+		for range 4 + key*4 {
 			read(at)
 			out += fmt.Sprint(inputs[at], ",")
 			at = (at + inputs[at] + 1) % len(inputs)
