@@ -347,8 +347,9 @@ func (c *caller) sidecarRoutes(namespace string) *Resources {
 func (c *caller) gateway(v4, v6 bool) *Resources {
 	r := &Resources{
 		Clusters:  []*Resource{c.b.blackHole()},
-		Listeners: []*Resource{c.b.ingressListener(v4, v6)},
-		Routes:    []*Resource{c.ingressRoutes()},
+		Listeners: c.b.ingressListeners(v4, v6),
+		Routes:    c.ingressRoutes(),
+		Secrets:   c.b.ingressSecrets(),
 	}
 	subsets := map[subset]selection{}
 	for _, in := range c.b.ingress() {

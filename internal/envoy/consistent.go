@@ -13,6 +13,7 @@ import (
 	aggregatev3 "github.com/envoyproxy/go-control-plane/envoy/extensions/clusters/aggregate/v3"
 	hcmv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/filters/network/http_connection_manager/v3"
 	tcpv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/filters/network/tcp_proxy/v3"
+	tlsv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/transport_sockets/tls/v3"
 	"google.golang.org/protobuf/proto"
 )
 
@@ -23,12 +24,14 @@ func Consistent(r *Resources) error {
 		clusters:  map[string]bool{},
 		endpoints: map[string]bool{},
 		routes:    map[string]bool{},
+		secrets:   map[string]bool{},
 		addresses: map[string]string{},
 	}
 	c.names("cluster", r.Clusters, c.clusters)
 	c.names("endpoints", r.Endpoints, c.endpoints)
 	c.names("route configuration", r.Routes, c.routes)
 	c.names("listener", r.Listeners, map[string]bool{})
+	c.names("secret", r.Secrets, c.secrets)
 	for _, res := range r.Clusters {
 		open(c, res, c.cluster)
 	}
@@ -41,14 +44,17 @@ func Consistent(r *Resources) error {
 	for _, res := range r.Routes {
 		open(c, res, c.routeConfig)
 	}
+	for _, res := range r.Secrets {
+		open(c, res, func(*tlsv3.Secret) {})
+	}
 	return errors.Join(c.problems...)
 }
 
 type consistency struct {
-	clusters, endpoints, routes map[string]bool
-	addresses                   map[string]string
-	where                       string
-	problems                    []error
+	clusters, endpoints, routes, secrets map[string]bool
+	addresses                            map[string]string
+	where                                string
+	problems                             []error
 }
 
 func (c *consistency) fault(format string, args ...any) {
@@ -118,6 +124,25 @@ func (c *consistency) listener(m *listenerv3.Listener) {
 	for _, fc := range chains {
 		for _, f := range fc.GetFilters() {
 			c.filter(f)
+		}
+		if fc.GetTransportSocket() != nil {
+			c.downstreamTLS(fc.GetTransportSocket())
+		}
+	}
+}
+
+func (c *consistency) downstreamTLS(socket *corev3.TransportSocket) {
+	m := &tlsv3.DownstreamTlsContext{}
+	if err := socket.GetTypedConfig().UnmarshalTo(m); err != nil {
+		c.fault("%v", err)
+		return
+	}
+	if err := m.ValidateAll(); err != nil {
+		c.fault("%v", err)
+	}
+	for _, s := range m.GetCommonTlsContext().GetTlsCertificateSdsSecretConfigs() {
+		if !c.secrets[s.GetName()] {
+			c.fault("no secret named %q", s.GetName())
 		}
 	}
 }

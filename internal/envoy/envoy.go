@@ -45,6 +45,7 @@ type Resources struct {
 	Endpoints []*Resource
 	Listeners []*Resource
 	Routes    []*Resource
+	Secrets   []*Resource
 }
 
 // Of lists the resources of a type URL; nil for another type.
@@ -58,6 +59,8 @@ func (r *Resources) Of(typeURL string) []*Resource {
 		return r.Listeners
 	case RouteType:
 		return r.Routes
+	case SecretType:
+		return r.Secrets
 	}
 	return nil
 }

@@ -45,6 +45,9 @@ func (b *Builder) workload(key model.WorkloadKey) *model.Workload { return b.wor
 // ingress are the paths of all Ingresses, in the mesh's order. It changes with each of them.
 func (b *Builder) ingress() []*model.IngressRoute { return b.mesh.Ingress }
 
+// ingressTLS are the certificates of the hosts of all Ingresses, by host. It changes with each of them.
+func (b *Builder) ingressTLS() []*model.IngressTLS { return b.mesh.IngressTLS }
+
 // rulesFor are the rules that act on these callers' requests to host, in the order they are tried.
 func (c *caller) rulesFor(host string) []*model.Rule { return c.rules[host] }
 

@@ -337,7 +337,7 @@ type IngressRoute struct {
 	// Plain says that requests in the clear are answered, Secure those over TLS. ToSecure sends those in the clear there.
 	Plain, Secure, ToSecure bool
 	// Created is when the Ingress was.
-	Created time.Time
+	Created time.Time `json:",omitzero"`
 	// Service is the hostname of the backend, Port its number.
 	Service string
 	Port    uint32

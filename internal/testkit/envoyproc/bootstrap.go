@@ -11,6 +11,7 @@ import (
 	listenerv3 "github.com/envoyproxy/go-control-plane/envoy/config/listener/v3"
 	routev3 "github.com/envoyproxy/go-control-plane/envoy/config/route/v3"
 	hcmv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/filters/network/http_connection_manager/v3"
+	tlsv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/transport_sockets/tls/v3"
 	"google.golang.org/protobuf/encoding/protojson"
 	"google.golang.org/protobuf/proto"
 	"google.golang.org/protobuf/types/known/anypb"
@@ -60,11 +61,21 @@ func Static(t testing.TB, r *envoy.Resources, adminHost string, adminPort uint32
 		}
 		b.StaticResources.Clusters = append(b.StaticResources.Clusters, m)
 	}
+	for _, res := range r.Secrets {
+		m := &tlsv3.Secret{}
+		unpack(t, res.Body, m)
+		b.StaticResources.Secrets = append(b.StaticResources.Secrets, m)
+	}
 	for _, res := range r.Listeners {
 		m := &listenerv3.Listener{}
 		unpack(t, res.Body, m)
-		for _, c := range m.GetFilterChains() {
+		chains := m.GetFilterChains()
+		if m.GetDefaultFilterChain() != nil {
+			chains = append(chains, m.GetDefaultFilterChain())
+		}
+		for _, c := range chains {
 			inlineRoutes(t, c, routes)
+			useStaticSecrets(t, c.GetTransportSocket())
 		}
 		if adapt != nil {
 			adapt(m)
@@ -97,6 +108,24 @@ func inlineRoutes(t testing.TB, c *listenerv3.FilterChain, routes map[string]*ro
 		}
 		f.ConfigType = &listenerv3.Filter_TypedConfig{TypedConfig: body}
 	}
+}
+
+// useStaticSecrets has a listener look for its certificates in the bootstrap.
+func useStaticSecrets(t testing.TB, socket *corev3.TransportSocket) {
+	t.Helper()
+	if socket == nil {
+		return
+	}
+	m := &tlsv3.DownstreamTlsContext{}
+	unpack(t, socket.GetTypedConfig(), m)
+	for _, c := range m.GetCommonTlsContext().GetTlsCertificateSdsSecretConfigs() {
+		c.SdsConfig = nil
+	}
+	body, err := anypb.New(m)
+	if err != nil {
+		t.Fatalf("packing %s: %v", socket.GetName(), err)
+	}
+	socket.ConfigType = &corev3.TransportSocket_TypedConfig{TypedConfig: body}
 }
 
 func unpack(t testing.TB, body *anypb.Any, m proto.Message) {
