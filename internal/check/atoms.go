@@ -24,11 +24,11 @@ func isFQDN(s string) bool {
 	return s != "" && len(s) <= 255 && !slices.ContainsFunc(strings.Split(s, "."), func(part string) bool { return !isLabel(part) })
 }
 
-// isEgressHost takes a host name, alone or behind one leading star that may be followed by a dot or a dash.
+// isEgressHost takes a host name, alone or behind one leading star that may be followed by a dot or a dash, an address or a subnet.
 func isEgressHost(s string) bool {
 	rest, wild := strings.CutPrefix(s, "*")
 	if !wild {
-		return isFQDN(s)
+		return isFQDN(s) || isAddress(s) || isSubnet(s)
 	}
 	if rest == "" {
 		return true
@@ -37,6 +37,18 @@ func isEgressHost(s string) bool {
 		rest = rest[1:]
 	}
 	return isFQDN(rest)
+}
+
+const hostForm = "a host name is dot-separated words, at most with a star in front; it has no port"
+
+func isAddress(s string) bool {
+	a, err := netip.ParseAddr(s)
+	return err == nil && a.Zone() == "" && !a.Is4In6()
+}
+
+func isSubnet(s string) bool {
+	p, err := netip.ParsePrefix(s)
+	return err == nil && !p.Addr().Is4In6()
 }
 
 // isLabelText is what 0.2 took for the key or value of a label.
@@ -94,7 +106,7 @@ func (s *subject) service(path string, v v1alpha2.IstioService, labelsSuffice bo
 		s.error(finding.InvalidValue, finding.Child(path, "name"), fmt.Sprintf("%q is no service name", v.Name), hint)
 	}
 	if v.Service != "" && !isEgressHost(v.Service) {
-		s.error(finding.InvalidValue, finding.Child(path, "service"), fmt.Sprintf("%q is no host name", v.Service), "a host name is dot-separated words, at most with a star in front; it has no port")
+		s.error(finding.InvalidValue, finding.Child(path, "service"), fmt.Sprintf("%q is no host name", v.Service), hostForm)
 	}
 	if v.Namespace != "" && !isLabel(v.Namespace) {
 		s.error(finding.InvalidValue, finding.Child(path, "namespace"), fmt.Sprintf("%q is no namespace", v.Namespace), "use lower-case letters, digits and dashes")

@@ -41,7 +41,7 @@ func Set(all *objects.Set, about []*objects.Object) []finding.Finding {
 			j.foreign(s, v.Spec.Destination, "policy")
 			j.contest(s, v)
 		case *v1alpha2.EgressRule:
-			j.claim(s, egressClaim(v))
+			j.claim(s, v)
 			j.covered(s, v)
 		case *networkingv1.Ingress:
 			j.backends(s, v)
@@ -62,7 +62,7 @@ type judge struct {
 	rules map[string][]*rule
 	// policies are the destination policies of a host in the order they are asked.
 	policies map[string][]*policy
-	// claims are the objects that say something only one may say, smallest name first.
+	// claims are the EgressRules of a host, smallest name first.
 	claims   map[string][]*objects.Object
 	findings []finding.Finding
 }
@@ -211,7 +211,7 @@ func (j *judge) known(s *subject, path string, svc v1alpha2.IstioService) {
 	field := finding.Child(path, "name")
 	if svc.Service != "" {
 		field = finding.Child(path, "service")
-		if _, external := j.claims["EgressRule "+host]; external {
+		if j.external(host) {
 			return
 		}
 	}
@@ -434,41 +434,6 @@ func matches(m v1alpha2.StringMatch, value string) bool {
 		return matchesRegex(*m.Regex, value)
 	}
 	return false
-}
-
-// egressClaim names what only one object may say.
-func egressClaim(e *v1alpha2.EgressRule) string { return "EgressRule " + e.Spec.Destination.Service }
-
-// claim warns when another object says the same before this one.
-func (j *judge) claim(s *subject, claim string) {
-	holders := j.claims[claim]
-	if len(holders) < 2 || holders[0].Key() == s.object.Key() {
-		return
-	}
-	first := holders[0]
-	s.warn(finding.DuplicateClaim, "spec.destination",
-		fmt.Sprintf("%s %s/%s is about the same and wins, for its name comes first", first.GVK.Kind, first.Value.GetNamespace(), first.Value.GetName()), "keep one of them")
-}
-
-// covered tells of a rule with a wildcard about the rules that keep a narrower host and a port of it for themselves.
-func (j *judge) covered(s *subject, e *v1alpha2.EgressRule) {
-	suffix, wildcard := strings.CutPrefix(e.Spec.Destination.Service, "*")
-	if !wildcard {
-		return
-	}
-	for _, claim := range sortedKeys(j.claims) {
-		first := j.claims[claim][0]
-		other, ok := first.Value.(*v1alpha2.EgressRule)
-		if !ok || claim == egressClaim(e) || !strings.HasSuffix(other.Spec.Destination.Service, suffix) {
-			continue
-		}
-		for _, p := range other.Spec.Ports {
-			if slices.ContainsFunc(e.Spec.Ports, func(own v1alpha2.EgressRulePort) bool { return own.Port == p.Port }) {
-				s.findings = append(s.findings, s.object.Find(finding.DuplicateClaim, finding.Info, "spec.destination.service",
-					fmt.Sprintf("EgressRule %s/%s is about %s alone and wins for it on port %d", other.Namespace, other.Name, other.Spec.Destination.Service, p.Port), ""))
-			}
-		}
-	}
 }
 
 // backends warns about an Ingress that sends requests to what does not exist.

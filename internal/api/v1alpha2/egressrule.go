@@ -31,7 +31,12 @@ type EgressRuleList struct {
 }
 
 // EgressRuleSpec is the rule proper; only Destination.Service may be set.
+//
+// +kubebuilder:validation:XValidation:rule="!has(self.destination.service) || self.ports.all(p, p.protocol.lowerAscii() == 'tcp' ? isIP(self.destination.service) || isCIDR(self.destination.service) : !self.destination.service.contains('/'))",message="tcp is for an address or a subnet, and a subnet for tcp alone"
+// +kubebuilder:validation:XValidation:rule="!has(self.destination.service) || self.ports.all(p, p.protocol.lowerAscii() != 'tls' || !isIP(self.destination.service) && (!self.destination.service.startsWith('*') || self.destination.service == '*' || self.destination.service.startsWith('*.')))",message="tls is for a name, with at most *. in front"
+// +kubebuilder:validation:XValidation:rule="!(has(self.useEgressProxy) && self.useEgressProxy) || !has(self.destination.service) || !self.destination.service.contains('/')",message="the egress gateway takes no subnets"
 type EgressRuleSpec struct {
+	// Destination is a host name, perhaps behind a wildcard, an address, or for tcp a subnet.
 	// +kubebuilder:validation:XValidation:rule="has(self.service) && self.service.size() > 0",message="service is set to the name of the host"
 	// +kubebuilder:validation:XValidation:rule="!(has(self.name) && self.name.size() > 0) && !(has(self.__namespace__) && self.__namespace__.size() > 0) && !(has(self.domain) && self.domain.size() > 0) && !(has(self.labels) && self.labels.size() > 0)",message="a host outside of the mesh has no name, namespace, domain or labels"
 	Destination IstioService `json:"destination"`
@@ -41,8 +46,7 @@ type EgressRuleSpec struct {
 	// +listType=map
 	// +listMapKey=port
 	Ports []EgressRulePort `json:"ports"`
-	// UseEgressProxy is kept from 0.2's schema and must be false.
-	// +kubebuilder:validation:XValidation:rule="!self",message="calls through the egress proxy are not supported, as in 0.2"
+	// UseEgressProxy sends what is for the host to the egress gateway, which alone leaves the mesh.
 	UseEgressProxy bool `json:"useEgressProxy,omitempty"`
 }
 
@@ -51,7 +55,8 @@ type EgressRulePort struct {
 	// +kubebuilder:validation:Minimum=1
 	// +kubebuilder:validation:Maximum=65535
 	Port int32 `json:"port"`
-	// Protocol is http, https, http2 or grpc, in any case.
-	// +kubebuilder:validation:Pattern=`^([hH][tT][tT][pP][sS2]?|[gG][rR][pP][cC])$`
+	// Protocol is http, https, http2, grpc, tls or tcp, in any case.
+	// +kubebuilder:validation:MaxLength=5
+	// +kubebuilder:validation:Pattern=`^([hH][tT][tT][pP][sS2]?|[gG][rR][pP][cC]|[tT][lL][sS]|[tT][cC][pP])$`
 	Protocol string `json:"protocol"`
 }

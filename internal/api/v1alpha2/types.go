@@ -46,9 +46,11 @@ type IstioService struct {
 	// +kubebuilder:validation:MaxLength=255
 	// +kubebuilder:validation:Pattern=`^([a-z0-9]([-a-z0-9]{0,61}[a-z0-9])?(\.[a-z0-9]([-a-z0-9]{0,61}[a-z0-9])?)*)?$`
 	Domain string `json:"domain,omitempty"`
-	// Service is a fully qualified or wildcard host name, in place of Name, Namespace and Domain.
+	// Service is a fully qualified or wildcard host name, in place of Name, Namespace and Domain; outside of the mesh also an address or, for
+	// connections, a subnet.
 	// +kubebuilder:validation:MaxLength=255
-	// +kubebuilder:validation:Pattern=`^(\*|(\*[.-]?)?[a-z0-9]([-a-z0-9]{0,61}[a-z0-9])?(\.[a-z0-9]([-a-z0-9]{0,61}[a-z0-9])?)*)?$`
+	// +kubebuilder:validation:Pattern=`^(\*|(\*[.-]?)?[a-z0-9]([-a-z0-9]{0,61}[a-z0-9])?(\.[a-z0-9]([-a-z0-9]{0,61}[a-z0-9])?)*|[0-9a-fA-F:.]+(/[0-9]{1,3})?)?$`
+	// +kubebuilder:validation:XValidation:rule="!self.contains(':') && !self.contains('/') || isIP(self) || isCIDR(self)",message="neither a name nor an address nor a subnet"
 	Service string `json:"service,omitempty"`
 	// Labels select instances by their pod labels.
 	// +kubebuilder:validation:MaxProperties=64
