@@ -177,4 +177,6 @@ func narrower(a, b string) bool {
 }
 
 // external says whether a rule lets the host be called.
-func (j *judge) external(host string) bool { return len(j.claims["EgressRule "+ExternalHost(host)]) > 0 }
+func (j *judge) external(host string) bool {
+	return len(j.claims["EgressRule "+ExternalHost(host)]) > 0
+}

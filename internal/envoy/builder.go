@@ -2,7 +2,6 @@ package envoy
 
 import (
 	"fmt"
-	"maps"
 	"slices"
 	"strings"
 	"sync"
@@ -24,8 +23,8 @@ type Builder struct {
 	// externals are the hosts outside of the mesh that may be called at the port, by host.
 	externals map[uint32][]externalPort
 	// httpPorts are the ports that are routed by the name asked for, whatever the address, sorted: those of hosts outside and of services that
-	// say HTTP or have no address of their own.
-	httpPorts []uint32
+	// say HTTP or have no address of their own. openPorts are also those on which hosts outside are told by TLS's name or by their subnet.
+	httpPorts, openPorts []uint32
 	// plainHTTP are those of them that some service or host outside says are HTTP.
 	plainHTTP map[uint32]bool
 	// scoped are the hosts with a policy for some callers alone, so that their clusters are not the same for all.
@@ -78,12 +77,22 @@ func NewBuilder(mesh *model.Mesh) *Builder {
 		b.outside[e.Host] = e
 		for _, p := range e.Ports {
 			b.externals[p.Number] = append(b.externals[p.Number], externalPort{External: e, port: p})
-			b.plainHTTP[p.Number] = true
 		}
 	}
-	b.httpPorts = slices.AppendSeq(b.httpPorts, maps.Keys(b.externals))
-	slices.Sort(b.httpPorts)
-	b.httpPorts = slices.Compact(b.httpPorts)
+	b.openPorts = slices.Clone(b.httpPorts)
+	for port, outside := range b.externals {
+		if slices.ContainsFunc(outside, externalPort.isHTTP) {
+			b.httpPorts = append(b.httpPorts, port)
+			b.plainHTTP[port] = true
+		}
+		if slices.ContainsFunc(outside, externalPort.needsAny) {
+			b.openPorts = append(b.openPorts, port)
+		}
+	}
+	for _, ports := range []*[]uint32{&b.httpPorts, &b.openPorts} {
+		slices.Sort(*ports)
+		*ports = slices.Compact(*ports)
+	}
 	for _, w := range mesh.Workloads {
 		b.workloads[w.Key] = w
 	}
@@ -203,8 +212,8 @@ func (b *Builder) sidecarOutbound() *Resources {
 	}
 	c.addExternals(r, func(host string) bool { return !b.scoped[host] })
 	c.addClusters(r, b.subsets(), func(s subset) bool { return !b.scoped[s.host] })
-	for _, port := range b.httpPorts {
-		r.Listeners = append(r.Listeners, b.outboundHTTP(port))
+	for _, port := range b.openPorts {
+		r.Listeners = append(r.Listeners, b.outboundAny(port))
 	}
 	r.Listeners = append(r.Listeners, b.outboundTCPs()...)
 	byName(r.Listeners)
@@ -280,22 +289,22 @@ func (c *caller) addClusters(r *Resources, subsets map[subset]selection, wanted 
 	byName(r.Endpoints)
 }
 
-// outboundTCPs are the listeners of all ports that may not be HTTP: one for each address of the service. A headless service has no address of
-// its own and needs no listener, because what is not listened for goes where it was going; but where HTTP services have the same port, and with
-// it a listener for all addresses, its instances get theirs.
+// outboundTCPs are the listeners of all ports that may not be HTTP: one for each address of the service, or of the host outside of the mesh. A
+// headless service has no address of its own and needs no listener, because what is not listened for goes where it was going; but where there is
+// a listener for all addresses of the port, or what is not listened for is refused, its instances get theirs.
 func (b *Builder) outboundTCPs() []*Resource {
 	var out []*Resource
 	taken := map[string]bool{}
-	add := func(host string, p model.Port, cluster, routes string, svc *model.Service) {
+	add := func(host string, p model.Port, cluster, routes string, from model.Ref) {
 		name := listenerName(host, p.Number)
 		if taken[name] {
 			return
 		}
 		taken[name] = true
 		if p.Protocol.IsHTTP() {
-			out = append(out, b.outboundDetected(host, p.Number, routes, cluster, svc.Ref()))
+			out = append(out, b.outboundDetected(host, p.Number, routes, cluster, from))
 		} else {
-			out = append(out, outboundTCP(host, p.Number, cluster, svc))
+			out = append(out, outboundTCP(host, p.Number, cluster, from))
 		}
 	}
 	for _, svc := range b.mesh.Services {
@@ -304,18 +313,27 @@ func (b *Builder) outboundTCPs() []*Resource {
 				continue
 			}
 			for _, a := range svc.Addresses {
-				add(a, p, newSubset(svc.Hostname, p.Number, nil).cluster(), detectedRouteName(svc, p), svc)
+				add(a, p, newSubset(svc.Hostname, p.Number, nil).cluster(), detectedRouteName(svc, p), svc.Ref())
 			}
-			if len(svc.Addresses) > 0 || !b.isHTTP(p.Number) {
+			if len(svc.Addresses) > 0 || !b.isOpen(p.Number) && !b.settings().Closed {
 				continue
 			}
-			if p.Protocol.IsHTTP() && !b.saysHTTP(p.Number) {
+			if p.Protocol.IsHTTP() && !b.saysHTTP(p.Number) && !b.settings().Closed {
 				continue // the listener for all addresses tells them apart
 			}
 			for _, e := range b.endpoints(svc) {
 				if e.ServicePort == p.Number && e.Port == p.Number {
-					add(e.Address, p, passthroughCluster, routeName(p.Number), svc)
+					add(e.Address, p, passthroughCluster, routeName(p.Number), svc.Ref())
 				}
+			}
+		}
+	}
+	for _, outside := range b.mesh.Externals {
+		for _, p := range outside.Ports {
+			e := externalPort{outside, p}
+			// The address of a service is the service's.
+			if a, one := e.Address(); e.isTCP() && one && !slices.Contains(b.addressesAt(p.Number), a) {
+				add(e.Host, p, e.cluster(), "", e.Ref)
 			}
 		}
 	}

@@ -35,36 +35,48 @@ func (b *Builder) virtualOutbound(v4, v6 bool) *Resource {
 	l.UseOriginalDst = wrapperspb.Bool(true)
 	// A connection made to this port itself was not captured; passing it through would bring it back here, for ever.
 	l.FilterChains = []*listenerv3.FilterChain{toPort(outboundPort, tcpProxy("blackhole", blackHoleCluster))}
-	l.DefaultFilterChain = chain(tcpProxy("passthrough", passthroughCluster))
+	l.DefaultFilterChain = b.unknown("passthrough")
 	return newResource(l.Name, l)
 }
 
-// outboundHTTP takes connections to a port that HTTP services or hosts outside have, whatever their address; requests are routed by their Host.
-func (b *Builder) outboundHTTP(port uint32) *Resource {
+// outboundAny takes connections to a port whatever their address: HTTP services and hosts outside of the mesh have it. Requests are routed by their
+// Host.
+func (b *Builder) outboundAny(port uint32) *Resource {
 	l := unbound("0.0.0.0", port)
 	l.AdditionalAddresses = []*listenerv3.AdditionalAddress{{Address: address("::", port)}}
+	if b.tellsTLS(port) {
+		b.letTLSPass(l, port)
+	}
+	if !b.isHTTP(port) {
+		b.carrySubnets(l, port)
+		l.DefaultFilterChain = b.unknown("outbound_" + routeName(port))
+		return newResource(l.Name, l)
+	}
 	m := b.connectionManager("outbound_" + routeName(port))
 	m.RouteSpecifier = rds(routeName(port))
 	m.StripTrailingHostDot = true
 	if b.originates(port) {
-		letTLSPass(l, m, port)
+		// What leaves by TLS is https to the host, and on the port of https its name stands alone.
+		m.SchemeHeaderTransformation = &corev3.SchemeHeaderTransformation{MatchUpstream: true}
+		m.StripMatchingHostPort = port == httpsPort
 	}
 	all := chain(network(hcmFilter, m))
 	if !b.saysHTTP(port) {
 		// Only services that do not say what they speak have the port.
 		b.detect(l)
 		all = whenHTTP(all)
-		l.DefaultFilterChain = chain(tcpProxy("passthrough", passthroughCluster))
+		l.DefaultFilterChain = b.unknown("passthrough")
 	}
+	b.carrySubnets(l, port, all.GetFilters()...)
 	l.FilterChains = append(l.FilterChains, all)
 	return newResource(l.Name, l)
 }
 
-// outboundTCP takes connections to one address and port of a service that is not HTTP.
-func outboundTCP(host string, port uint32, cluster string, svc *model.Service) *Resource {
+// outboundTCP takes connections to one address and port that is not HTTP.
+func outboundTCP(host string, port uint32, cluster string, from model.Ref) *Resource {
 	l := unbound(host, port)
 	l.FilterChains = []*listenerv3.FilterChain{chain(tcpProxy("outbound_"+routeName(port), cluster))}
-	return newResource(l.Name, l, svc.Ref())
+	return newResource(l.Name, l, from)
 }
 
 // unbound is a listener that only gets what virtualOutbound hands it.
@@ -110,19 +122,40 @@ func (b *Builder) connectionManager(statPrefix string) *hcmv3.HttpConnectionMana
 	}
 }
 
-func (b *Builder) accessLog() []*accesslogv3.AccessLog {
+func (b *Builder) accessLog() []*accesslogv3.AccessLog { return b.accessLogOf("") }
+
+// accessLogOf writes lines of a format, Envoy's own when it is empty.
+func (b *Builder) accessLogOf(format string) []*accesslogv3.AccessLog {
+	var line *corev3.SubstitutionFormatString
+	if format != "" {
+		line = &corev3.SubstitutionFormatString{Format: &corev3.SubstitutionFormatString_TextFormatSource{
+			TextFormatSource: &corev3.DataSource{Specifier: &corev3.DataSource_InlineString{InlineString: format}},
+		}}
+	}
 	var name string
 	var config proto.Message
-	switch path := b.settings().AccessLog; path {
+	switch file := b.settings().AccessLog; file {
 	case "":
 		return nil
 	case "/dev/stdout":
 		// Opening the file would need the right to reopen the container's pipe, which a non-root proxy may not have.
-		name, config = "envoy.access_loggers.stdout", &streamlogv3.StdoutAccessLog{}
+		c := &streamlogv3.StdoutAccessLog{}
+		if line != nil {
+			c.AccessLogFormat = &streamlogv3.StdoutAccessLog_LogFormat{LogFormat: line}
+		}
+		name, config = "envoy.access_loggers.stdout", c
 	case "/dev/stderr":
-		name, config = "envoy.access_loggers.stderr", &streamlogv3.StderrAccessLog{}
+		c := &streamlogv3.StderrAccessLog{}
+		if line != nil {
+			c.AccessLogFormat = &streamlogv3.StderrAccessLog_LogFormat{LogFormat: line}
+		}
+		name, config = "envoy.access_loggers.stderr", c
 	default:
-		name, config = "envoy.access_loggers.file", &filelogv3.FileAccessLog{Path: path}
+		c := &filelogv3.FileAccessLog{Path: file}
+		if line != nil {
+			c.AccessLogFormat = &filelogv3.FileAccessLog_LogFormat{LogFormat: line}
+		}
+		name, config = "envoy.access_loggers.file", c
 	}
 	return []*accesslogv3.AccessLog{{Name: name, ConfigType: &accesslogv3.AccessLog_TypedConfig{TypedConfig: pack(config)}}}
 }

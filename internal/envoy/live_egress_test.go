@@ -131,6 +131,16 @@ spec:
 			t.Errorf("no %s: %s %v", stat, stats, err)
 		}
 	}
+	t.Run("TLS by the application itself, to the host by its name", func(t *testing.T) {
+		conn, err := tls.Dial("tcp", fmt.Sprintf("127.0.0.1:%d", p.ports[listener(secure)]), &tls.Config{ServerName: "localhost", RootCAs: known.Pool()})
+		if err != nil {
+			t.Fatal(err)
+		}
+		conn.Close()
+		if _, stats, err := p.Admin(t.Context(), "/stats?filter=external-tls"); err != nil || !strings.Contains(stats, fmt.Sprintf("cluster.external-tls|%d|localhost.upstream_cx_total: 1", secure)) {
+			t.Errorf("not by the host's own cluster: %s %v", stats, err)
+		}
+	})
 	t.Run("a rule's timeout and a policy's ejection", func(t *testing.T) {
 		began := time.Now()
 		if status, _, _ := p.ask(t, listener(failing), get, "127.0.0.1", "/hang"); status != 504 || time.Since(began) > 10*time.Second {

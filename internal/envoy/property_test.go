@@ -3,6 +3,7 @@ package envoy_test
 import (
 	"fmt"
 	"math/rand/v2"
+	"net/netip"
 	"slices"
 	"strings"
 	"testing"
@@ -33,9 +34,10 @@ func FuzzBuild(f *testing.F) {
 	f.Fuzz(func(t *testing.T, seed uint64) {
 		g := &generator{rand.New(rand.NewPCG(seed, 0))}
 		objs := g.objects()
-		mesh, findings := ingest.Build(objects.NewSet(objs...), ingest.Config{})
+		config := ingest.Config{Closed: g.often(30)}
+		mesh, findings := ingest.Build(objects.NewSet(objs...), config)
 		g.Shuffle(len(objs), func(i, j int) { objs[i], objs[j] = objs[j], objs[i] })
-		again, findingsAgain := ingest.Build(objects.NewSet(objs...), ingest.Config{})
+		again, findingsAgain := ingest.Build(objects.NewSet(objs...), config)
 		if !slices.Equal(findings, findingsAgain) {
 			t.Errorf("findings depend on the order: %v and %v", findings, findingsAgain)
 		}
@@ -64,7 +66,7 @@ func TestEnvoyAcceptsAnything(t *testing.T) {
 		t.Run(fmt.Sprint(seed), func(t *testing.T) {
 			t.Parallel()
 			g := &generator{rand.New(rand.NewPCG(seed, 1))}
-			mesh, _ := ingest.Build(objects.NewSet(g.objects()...), ingest.Config{})
+			mesh, _ := ingest.Build(objects.NewSet(g.objects()...), ingest.Config{Closed: g.often(30)})
 			all := proxies(mesh)
 			for _, p := range []model.Proxy{all[0], all[len(all)-1]} {
 				envoyproc.Validate(t, envoyproc.Static(t, envoy.Build(mesh, p), "127.0.0.1", 15000, nil))
@@ -401,16 +403,32 @@ func (g *generator) policy() *objects.Object {
 }
 
 func (g *generator) external() string {
-	return pick(g, "www.example.com", "*.example.com", "*.com", "*-x.example.com", "*", "a", "unknown", "10.96.0.1", "a.default.svc.cluster.local", "*.svc.default.svc.cluster.local")
+	return pick(g, "www.example.com", "*.example.com", "*.com", "*-x.example.com", "*", "a", "unknown", "10.96.0.1", "a.default.svc.cluster.local", "*.svc.default.svc.cluster.local",
+		"192.0.2.1", "192.0.2.1/32", "192.0.2.0/24", "10.96.0.0/12", "10.96.0.7/16", "0.0.0.0/0", "2001:db8::1", "2001:db8::/32", "a.default", "a")
 }
 
 func (g *generator) egress() *objects.Object {
 	e := &v1alpha2.EgressRule{ObjectMeta: g.meta()}
 	e.Spec.Destination.Service = g.external()
 	for range 1 + g.IntN(3) {
-		e.Spec.Ports = append(e.Spec.Ports, v1alpha2.EgressRulePort{Port: pick(g, g.port(), 443, 82), Protocol: pick(g, "http", "HTTPS", "http2", "grpc")})
+		e.Spec.Ports = append(e.Spec.Ports, v1alpha2.EgressRulePort{Port: pick(g, g.port(), 443, 82), Protocol: g.protocolFor(e.Spec.Destination.Service)})
 	}
 	return g.object(v1alpha2.GroupVersion, "EgressRule", e)
+}
+
+// protocolFor is one that suits the host, but for the odd ones.
+func (g *generator) protocolFor(host string) string {
+	_, err := netip.ParseAddr(host)
+	switch {
+	case g.odd():
+		return pick(g, "tcp", "tls", "http")
+	case strings.Contains(host, "/"):
+		return "tcp"
+	case err == nil:
+		return pick(g, "tcp", "TCP", "http", "https")
+	default:
+		return pick(g, "http", "HTTPS", "http2", "grpc", "tls")
+	}
 }
 
 func (g *generator) backend() networkingv1.IngressBackend {

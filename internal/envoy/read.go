@@ -1,6 +1,7 @@
 package envoy
 
 import (
+	"net/netip"
 	"slices"
 
 	"github.com/meshctl/meshctl/internal/model"
@@ -38,6 +39,22 @@ func (b *Builder) isHTTP(port uint32) bool { return slices.Contains(b.httpPorts,
 // saysHTTP says whether some service or host outside of the mesh says that the port is HTTP; where requests are routed but none says so, they are
 // told from other connections.
 func (b *Builder) saysHTTP(port uint32) bool { return b.plainHTTP[port] }
+
+// isOpen says whether the port has a listener for all addresses.
+func (b *Builder) isOpen(port uint32) bool { return slices.Contains(b.openPorts, port) }
+
+// addressesAt are the addresses of the services that have the port as an HTTP port. It changes with each of them.
+func (b *Builder) addressesAt(port uint32) []netip.Addr {
+	var out []netip.Addr
+	for _, s := range b.httpServices[port] {
+		for _, a := range s.svc.Addresses {
+			if addr, err := netip.ParseAddr(a); err == nil {
+				out = append(out, addr)
+			}
+		}
+	}
+	return out
+}
 
 // workload is the pod of that name, or nil.
 func (b *Builder) workload(key model.WorkloadKey) *model.Workload { return b.workloads[key] }

@@ -3,7 +3,6 @@ package envoy
 import (
 	"math"
 	"slices"
-	"strconv"
 	"strings"
 	"time"
 
@@ -289,13 +288,13 @@ func (c *caller) outboundRoutes(port uint32, namespace string) *Resource {
 	}
 	for _, e := range c.b.externalsAt(port) {
 		// The name of a service is the service's.
-		if !names.take(e.Host, e.cluster()) {
+		if !e.isHTTP() || !names.take(hostOf(e.Host), e.cluster()) {
 			continue
 		}
 		d := destination{host: e.Host, port: e.port, own: []weighted{{cluster: e.cluster(), weight: 1}}, external: true}
 		config.VirtualHosts = append(config.VirtualHosts, &routev3.VirtualHost{
 			Name:        e.cluster(),
-			Domains:     []string{e.Host},
+			Domains:     []string{hostOf(e.Host)},
 			Routes:      c.routes(d, "default", anyPath(), nil),
 			RetryPolicy: defaultRetryPolicy(),
 		})
@@ -307,16 +306,7 @@ func (c *caller) outboundRoutes(port uint32, namespace string) *Resource {
 	if !names.take("*", "unknown") {
 		return newResource(config.Name, config, refs...)
 	}
-	config.VirtualHosts = append(config.VirtualHosts, &routev3.VirtualHost{
-		Name:    "unknown",
-		Domains: []string{"*"},
-		Routes: []*routev3.Route{
-			// Who asks for an address has not asked for a name: a pod by its IP, a metrics endpoint. The connection goes where it was going.
-			passthroughRoute([]*routev3.HeaderMatcher{regexHeader(authorityHeader, `([0-9.]+|\[[0-9a-fA-F:.]+\])(:[0-9]+)?`)}),
-			notFound("no service or rule in the mesh for host %REQ(:AUTHORITY)% on port " + strconv.FormatUint(uint64(port), 10) +
-				"; a host outside of the mesh needs an EgressRule"),
-		},
-	})
+	config.VirtualHosts = append(config.VirtualHosts, c.b.unknownHosts(port))
 	return newResource(config.Name, config, refs...)
 }
 

@@ -30,6 +30,8 @@ type Config struct {
 	// DetectionTimeout is how long a connection to a port that does not say its protocol may keep silent before it is taken for TCP: 100ms. Below
 	// zero all such ports are TCP.
 	DetectionTimeout time.Duration
+	// Closed refuses what neither a service nor an EgressRule is for, where it would otherwise go where it was going.
+	Closed bool
 	// IngressClass is the class of the Ingresses served here: istio.
 	IngressClass string
 	// IngressMode says which Ingresses are served: STRICT.
@@ -53,7 +55,8 @@ func Build(set *objects.Set, cfg Config) (*model.Mesh, []finding.Finding) {
 		cfg:      cfg.withDefaults(),
 		services: map[string]*model.Service{}, externals: map[string]*model.External{},
 	}
-	b.mesh = &model.Mesh{Domain: b.cfg.Domain, ConnectTimeout: b.cfg.ConnectTimeout, AccessLog: b.cfg.AccessLog, Roots: b.cfg.Roots, DetectionTimeout: max(b.cfg.DetectionTimeout, 0)}
+	b.mesh = &model.Mesh{Domain: b.cfg.Domain, ConnectTimeout: b.cfg.ConnectTimeout, AccessLog: b.cfg.AccessLog, Roots: b.cfg.Roots, DetectionTimeout: max(b.cfg.DetectionTimeout, 0),
+		Closed: b.cfg.Closed}
 	b.addWorkloads()
 	b.addServices()
 	b.addEndpoints()

@@ -33,6 +33,8 @@ type Mesh struct {
 	// IngressControllerMode says which Ingresses are served.
 	IngressControllerMode IngressMode
 	AuthPolicy            AuthPolicy
+	// OutboundTrafficPolicy says what becomes of connections that neither a service nor an EgressRule is for.
+	OutboundTrafficPolicy OutboundMode
 	// RDSRefreshDelay belongs to polling proxies; it is accepted and has no effect on a pushed configuration.
 	RDSRefreshDelay time.Duration
 	EnableTracing   bool
@@ -73,6 +75,15 @@ const (
 	IngressStrict  IngressMode = "STRICT"
 )
 
+// OutboundMode says what becomes of connections that neither a service nor an EgressRule is for.
+type OutboundMode string
+
+// The modes: they go where they were going, or are refused.
+const (
+	OutboundAllowAny     OutboundMode = "ALLOW_ANY"
+	OutboundRegistryOnly OutboundMode = "REGISTRY_ONLY"
+)
+
 // AuthPolicy says whether proxies authenticate each other.
 type AuthPolicy string
 
@@ -92,6 +103,7 @@ func Default(namespace string) Mesh {
 		IngressService:        "istio-ingress",
 		IngressControllerMode: IngressStrict,
 		AuthPolicy:            AuthNone,
+		OutboundTrafficPolicy: OutboundAllowAny,
 		RDSRefreshDelay:       time.Second,
 		EnableTracing:         true,
 		AccessLogFile:         "/dev/stdout",

@@ -65,6 +65,7 @@ func fields(m *Mesh) map[string]any {
 		"ingressClass": &m.IngressClass, "ingressService": &m.IngressService, "ingressControllerMode": (*string)(&m.IngressControllerMode),
 		"authPolicy": (*string)(&m.AuthPolicy), "rdsRefreshDelay": &m.RDSRefreshDelay, "enableTracing": &m.EnableTracing,
 		"accessLogFile": &m.AccessLogFile, "protocolDetectionTimeout": &m.ProtocolDetectionTimeout,
+		"outboundTrafficPolicy": map[string]any{"mode": (*string)(&m.OutboundTrafficPolicy)},
 		"defaultConfig": map[string]any{
 			"configPath": &p.ConfigPath, "binaryPath": &p.BinaryPath, "serviceCluster": &p.ServiceCluster, "drainDuration": &p.DrainDuration,
 			"parentShutdownDuration": &p.ParentShutdownDuration, "discoveryAddress": &p.DiscoveryAddress,
@@ -198,6 +199,10 @@ func (r *reader) judge(m *Mesh) {
 	}
 	if !slices.Contains([]AuthPolicy{AuthNone, AuthMutualTLS}, m.AuthPolicy) {
 		bad("authPolicy", fmt.Sprintf("%q is not a policy", m.AuthPolicy), "one of NONE, MUTUAL_TLS")
+	}
+
+	if !slices.Contains([]OutboundMode{OutboundAllowAny, OutboundRegistryOnly}, m.OutboundTrafficPolicy) {
+		bad("outboundTrafficPolicy.mode", fmt.Sprintf("%q is not a mode", m.OutboundTrafficPolicy), "one of ALLOW_ANY, REGISTRY_ONLY")
 	}
 
 	if !writable(m.AccessLogFile, p.ConfigPath) {

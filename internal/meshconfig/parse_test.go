@@ -40,13 +40,14 @@ rdsRefreshDelay: 4s
 enableTracing: false
 accessLogFile: ""
 protocolDetectionTimeout: 2s
+outboundTrafficPolicy: {mode: REGISTRY_ONLY}
 defaultConfig: {configPath: /c, binaryPath: /b, serviceCluster: s, drainDuration: 5s, parentShutdownDuration: 6s, discoveryAddress: "[::1]:15012",
   discoveryRefreshDelay: 7s, zipkinAddress: "z:9411", connectTimeout: 8s, statsdUdpAddress: "s:9125", proxyAdminPort: 15100, availabilityZone: az}
 `
 		got, fs := Parse("mesh.yaml", []byte(text), "istio-system")
 		want := Mesh{EgressProxyAddress: "istio-egress.istio-system:80", MixerAddress: "istio-mixer.istio-system:9091", DisablePolicyChecks: true, ProxyListenPort: 15101,
 			ProxyHTTPPort: 8888, ConnectTimeout: 2 * time.Second, IngressClass: "other", IngressService: "door", IngressControllerMode: IngressDefault,
-			AuthPolicy: AuthMutualTLS, RDSRefreshDelay: 4 * time.Second, ProtocolDetectionTimeout: 2 * time.Second,
+			AuthPolicy: AuthMutualTLS, OutboundTrafficPolicy: OutboundRegistryOnly, RDSRefreshDelay: 4 * time.Second, ProtocolDetectionTimeout: 2 * time.Second,
 			DefaultConfig: Proxy{ConfigPath: "/c", BinaryPath: "/b", ServiceCluster: "s", DrainDuration: 5 * time.Second, ParentShutdownDuration: 6 * time.Second,
 				DiscoveryAddress: "[::1]:15012", DiscoveryRefreshDelay: 7 * time.Second, ZipkinAddress: "z:9411", ConnectTimeout: 8 * time.Second,
 				StatsdUDPAddress: "s:9125", ProxyAdminPort: 15100, AvailabilityZone: "az"}}
@@ -80,6 +81,7 @@ func TestParseFindings(t *testing.T) {
 		{"a timeout outside its range", "connectTimeout: 31s\n", "connectTimeout: 31s is not between 1ms and 30s"},
 		{"an address without a port", "mixerAddress: mixer\n", `mixerAddress: "mixer" is not host:port`},
 		{"an unknown policy", "authPolicy: MAYBE\n", `authPolicy: "MAYBE" is not a policy (one of NONE, MUTUAL_TLS)`},
+		{"an unknown mode for what nobody knows", "outboundTrafficPolicy: {mode: SOME}\n", `mesh.yaml:1:31: error M0102: outboundTrafficPolicy.mode: "SOME" is not a mode (one of ALLOW_ANY, REGISTRY_ONLY)`},
 		{"a log where proxies cannot write", "accessLogFile: /var/log/mesh.log\n", `mesh.yaml:1:16: error M0102: accessLogFile: "/var/log/mesh.log" is no file that proxies can write`},
 		{"a log that leaves the directory of the proxy", "accessLogFile: /etc/istio/proxy/../x\n", `"/etc/istio/proxy/../x" is no file`},
 		{"a detection that never ends", "protocolDetectionTimeout: 1m\n", "protocolDetectionTimeout: 1m0s is not between 10ms and 10s"},

@@ -74,5 +74,6 @@ func (s *settings) ingest() ingest.Config {
 		Domain: s.options.domain, ConnectTimeout: s.mesh.ConnectTimeout, AccessLog: s.mesh.AccessLogFile,
 		DetectionTimeout: detection,
 		IngressClass:     s.mesh.IngressClass, IngressMode: s.mesh.IngressControllerMode,
+		Closed: s.mesh.OutboundTrafficPolicy == meshconfig.OutboundRegistryOnly,
 	}
 }

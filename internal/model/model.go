@@ -57,8 +57,10 @@ type Mesh struct {
 	Rules []*Rule
 	// Policies, in the order they are asked: those with more labels first, then those for some callers alone, then by namespace and name.
 	Policies []*Policy
-	// Externals, by Host.
+	// Externals, by Host, then Ref. No two have the same host and port.
 	Externals []*External
+	// Closed refuses connections and requests that neither a service nor an External is for, where they would otherwise go where they were going.
+	Closed bool
 	// Roots is the file in which proxies find the certificates of the authorities they trust outside of the mesh; empty for the system's.
 	Roots string
 	// Ingress: default backends last, the others by host and then in the order paths are tried: exact, regular expressions, prefixes, each
@@ -312,15 +314,6 @@ type Ejection struct {
 	SleepWindow time.Duration
 	// MaxPercent of the instances may be out, but one always.
 	MaxPercent uint32
-}
-
-// External is a host outside of the mesh that may be called.
-type External struct {
-	Ref Ref
-	// Host is a name, or a suffix behind a star.
-	Host string
-	// Ports, by number. Calls to a port of HTTPS come as HTTP and leave as HTTPS.
-	Ports []Port
 }
 
 // IngressRoute is one path of an Ingress.

@@ -42,6 +42,13 @@ func NewAuthority(t testing.TB) *Authority {
 	return a
 }
 
+// Pool holds the authority alone.
+func (a *Authority) Pool() *x509.CertPool {
+	pool := x509.NewCertPool()
+	pool.AddCert(a.cert)
+	return pool
+}
+
 // Certificate is one for the names.
 func (a *Authority) Certificate(t testing.TB, names ...string) tls.Certificate {
 	t.Helper()

@@ -104,7 +104,7 @@ type Proc struct {
 // Start runs Envoy with the bootstrap and waits until it is live.
 func Start(t testing.TB, bootstrap []byte, opt Options) *Proc {
 	t.Helper()
-	cmd := exec.Command(Path(t), "-c", write(t, bootstrap), "-l", "warning", "--concurrency", "1", "--disable-hot-restart")
+	cmd := exec.Command(Path(t), "-c", write(t, bootstrap), "-l", "warning", "--concurrency", "1", "--disable-hot-restart", "--file-flush-interval-msec", "50")
 	p := &Proc{opt: opt, cmd: cmd, log: &buffer{}, done: make(chan struct{})}
 	cmd.Stdout, cmd.Stderr = p.log, p.log
 	cmd.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL}
@@ -137,6 +137,9 @@ func (p *Proc) Stop() {
 	_ = p.cmd.Process.Kill()
 	<-p.done
 }
+
+// Log is what the proxy has written so far.
+func (p *Proc) Log() string { return p.log.String() }
 
 // Admin asks the admin interface for path.
 func (p *Proc) Admin(ctx context.Context, path string) (status int, body string, err error) {
