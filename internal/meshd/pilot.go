@@ -54,7 +54,10 @@ Pilot watches Services, EndpointSlices, Pods, Ingresses and the mesh's own objec
 over ADS, and writes into each object's status what became of it.
 
 A proxy proves its pod with a service account token of audience istio-pilot. Its node id, type~ip~pod.namespace~namespace.svc.domain, says only
-whether it is a sidecar, ingress or egress. With --debug-xds-address the same is served in plaintext on loopback to anybody who gives a node id.`,
+whether it is a sidecar, ingress or egress. With --debug-xds-address the same is served in plaintext on loopback to anybody who gives a node id.
+
+A proxy that speaks the incremental protocol and has virtual_hosts: true in its node's metadata, as the mesh's own do, is sent virtual hosts on their
+own (VHDS): a rule's edit moves the one of its service. All others get whole route configurations.`,
 		Args: cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			log, err := newLogger(cmd.ErrOrStderr(), o.logLevel)

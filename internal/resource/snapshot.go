@@ -110,8 +110,12 @@ func nameOf(a, b *Resource) string {
 	return b.Name
 }
 
-// Snapshot is everything one proxy may be sent, immutable. A proxy that can have virtual hosts on their own is given route configurations without them;
-// their names are <route configuration>/<virtual host>. The others have them in Routes.
+// VirtualHosts is the key in a node's metadata by which a proxy says, with the value true, that it takes virtual hosts on their own. It must then speak
+// the incremental protocol.
+const VirtualHosts = "virtual_hosts"
+
+// Snapshot is everything one proxy may be sent, immutable. Virtual hosts on their own are named <route configuration>/<anything>, and their own name
+// is the same: by it Envoy finds those to remove. Proxies that do not take them have all in Routes.
 type Snapshot struct {
 	Clusters, Endpoints, Listeners, Routes, VirtualHosts, Secrets Group
 }

@@ -172,6 +172,10 @@ func typeName(short string) string {
 		return "listener"
 	case "rds":
 		return "route configuration"
+	case "vhds":
+		return "virtual host"
+	case "sds":
+		return "secret"
 	}
 	return "configuration"
 }

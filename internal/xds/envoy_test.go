@@ -44,12 +44,12 @@ type realProxy struct {
 }
 
 // startEnvoy publishes a configuration with version first and starts an Envoy that asks for it.
-func startEnvoy(t *testing.T, f *fixture, api string, first int) *realProxy {
+func startEnvoy(t *testing.T, f *fixture, api string, first int, edit ...func(*resource.Snapshot)) *realProxy {
 	t.Helper()
 	app := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) { _, _ = io.WriteString(w, "hello") }))
 	t.Cleanup(app.Close)
 	p := &realProxy{t: t, f: f, app: app.Listener.Addr().String(), admin: freeport.For(t), front: freeport.For(t)}
-	p.publish(first)
+	p.publish(first, edit...)
 	type object = map[string]any
 	host, port, err := net.SplitHostPort(f.addr)
 	if err != nil {
@@ -60,7 +60,7 @@ func startEnvoy(t *testing.T, f *fixture, api string, first int) *realProxy {
 	}
 	ads := object{"resource_api_version": "V3", "ads": object{}}
 	text, err := json.Marshal(object{
-		"node":  object{"id": "envoy", "cluster": "test"},
+		"node":  object{"id": "envoy", "cluster": "test", "metadata": object{resource.VirtualHosts: true}},
 		"admin": object{"address": socket("127.0.0.1", p.admin)},
 		"dynamic_resources": object{
 			"ads_config": object{"api_type": api, "transport_api_version": "V3", "set_node_on_first_message_only": true,
@@ -353,6 +353,33 @@ func TestARejectionOfClustersThatNamesNoneIsFoundToo(t *testing.T) {
 	p.inSync()
 }
 
+// restart is Pilot's end, and another in its place at the same address.
+func (p *realProxy) restart(again *xds.Server, publish func()) {
+	p.t.Helper()
+	f := p.f
+	f.grpc.Stop()
+	opts, err := xds.Options()
+	if err != nil {
+		p.t.Fatal(err)
+	}
+	g := grpc.NewServer(opts...)
+	again.Register(g, byName)
+	f.server = again
+	publish()
+	l, err := net.Listen("tcp", f.addr)
+	if err != nil {
+		p.t.Fatal(err)
+	}
+	done := make(chan error, 1)
+	go func() { done <- g.Serve(l) }()
+	p.t.Cleanup(func() {
+		g.Stop()
+		if err := <-done; err != nil {
+			p.t.Error(err)
+		}
+	})
+}
+
 func TestEnvoyThatComesBackIsSentNothingItHas(t *testing.T) {
 	for _, api := range []string{"DELTA_GRPC", "GRPC"} {
 		t.Run(api, func(t *testing.T) {
@@ -360,33 +387,12 @@ func TestEnvoyThatComesBackIsSentNothingItHas(t *testing.T) {
 			p := startEnvoy(t, f, api, 1)
 			p.answers(1)
 			p.inSync()
-			// Pilot goes, and another takes its place at the same address.
-			f.grpc.Stop()
 			again := xds.New(xds.Config{Pilot: "again", Log: quietLog(), Progress: f.signal})
-			opts, err := xds.Options()
-			if err != nil {
-				t.Fatal(err)
-			}
-			g := grpc.NewServer(opts...)
-			again.Register(g, byName)
-			f.server = again
-			p.publish(1)
-			l, err := net.Listen("tcp", f.addr)
-			if err != nil {
-				t.Fatal(err)
-			}
-			done := make(chan error, 1)
-			go func() { done <- g.Serve(l) }()
-			t.Cleanup(func() {
-				g.Stop()
-				if err := <-done; err != nil {
-					t.Error(err)
-				}
-			})
+			p.restart(again, func() { p.publish(1) })
 			p.inSync()
 			f.await("all types are asked for again", func() bool {
-				for _, s := range again.Proxies()[0].Types {
-					if s.State != proxystatus.Synced {
+				for _, kind := range []string{"cds", "eds", "lds", "rds"} {
+					if again.Proxies()[0].Types[kind].State != proxystatus.Synced {
 						return false
 					}
 				}

@@ -13,11 +13,11 @@ func (st *stream) reject(sub *subscription, resp response, text string, at time.
 	k := sub.kind
 	st.server.stats.rejections[k].Add(1)
 	bad := culprits(k, text, resp.resources)
-	if len(bad) == 0 && len(resp.resources) > 1 && !resp.alone && (st.delta || !k.full()) {
-		// The text names none, and good resources beside the bad one may have been dropped: send each alone.
-		st.server.cfg.Log.Warn("proxy rejected a response without naming the resource, sending each alone",
+	if len(bad) == 0 && len(resp.resources) > 1 && (st.delta || !k.full()) {
+		// The text names none, and good resources beside the bad one may have been dropped.
+		st.server.cfg.Log.Warn("proxy rejected a response without naming the resource, sending it in halves",
 			"proxy", st.name(), "type", k.String(), "resources", len(resp.resources), "text", text)
-		st.isolate(sub, resp.resources)
+		st.halve(sub, resp)
 		return
 	}
 	if len(bad) == 0 {
@@ -44,39 +44,56 @@ func (st *stream) reject(sub *subscription, resp response, text string, at time.
 	st.repeat(sub, resp, bad)
 }
 
-// repeat sends what was in a refused response beside the culprits once more. Envoy has taken it already and takes it again at no cost, but only
-// an acknowledgement says so: to this server, and to the relay in between, which counts and records what is acknowledged. A write error shows
-// at the next read.
+// repeat sends what was in a refused response beside the culprits once more. Envoy has taken most of it already and takes it again at no cost, but only
+// an acknowledgement says so: to this server, and to the relay in between, which counts and records what is acknowledged. Of virtual hosts it has
+// taken nothing. A write error shows at the next read.
 func (st *stream) repeat(sub *subscription, resp response, culprits []*resource.Resource) {
-	if !st.delta {
+	if !st.delta || culprits[0] == nil {
 		return // a complete state without the culprits would take the forms of them away that are in force
 	}
-	var rest []*resource.Resource
-	for _, r := range resp.resources {
-		if !slices.Contains(culprits, r) && st.stillMeant(sub, r) {
-			rest = append(rest, r)
-		}
-	}
-	if len(rest) == 0 || culprits[0] == nil {
+	rest := st.stillMeant(sub, resp.resources)
+	rest = slices.DeleteFunc(rest, func(r *resource.Resource) bool { return slices.Contains(culprits, r) })
+	removed := st.stillGone(sub, resp.removed)
+	if len(rest)+len(removed) == 0 {
 		return
 	}
-	_ = st.write(sub, rest, nil, false)
+	_ = st.write(sub, rest, removed)
 	sub.need = sub.sent
 }
 
-// stillMeant says whether r is what the proxy was sent last of its name.
-func (st *stream) stillMeant(sub *subscription, r *resource.Resource) bool {
-	return sub.wants(r.Name) && (sub.version(r.Name) == r.Version || r.Version == "absent")
+// stillMeant are those that the proxy was sent last of their names.
+func (st *stream) stillMeant(sub *subscription, resources []*resource.Resource) []*resource.Resource {
+	var out []*resource.Resource
+	for _, r := range resources {
+		if sub.wants(r.Name) && (sub.version(r.Name) == r.Version || r.Version == "absent") {
+			out = append(out, r)
+		}
+	}
+	return out
 }
 
-// isolate sends each resource in a response of its own, unless it was superseded meanwhile. A write error shows at the next read.
-func (st *stream) isolate(sub *subscription, resources []*resource.Resource) {
-	for _, r := range resources {
-		if !st.stillMeant(sub, r) {
-			continue
+// stillGone are the names taken away that were not given anew.
+func (st *stream) stillGone(sub *subscription, removed []string) []string {
+	var out []string
+	for _, name := range removed {
+		if sub.version(name) == "" {
+			out = append(out, name)
 		}
-		if st.write(sub, []*resource.Resource{r}, nil, true) != nil {
-			return
+	}
+	return out
+}
+
+// halve sends a refused response in two, of which one will be refused again until the culprit is alone. What it takes away goes first. A write error
+// shows at the next read.
+func (st *stream) halve(sub *subscription, resp response) {
+	resources := st.stillMeant(sub, resp.resources)
+	middle := len(resources) / 2
+	if removed := st.stillGone(sub, resp.removed); len(removed) > 0 {
+		_ = st.write(sub, nil, removed)
+	}
+	for _, half := range [][]*resource.Resource{resources[:middle], resources[middle:]} {
+		if len(half) > 0 {
+			_ = st.write(sub, half, nil)
 		}
 	}
 	sub.need = sub.sent
@@ -87,7 +104,7 @@ func culprits(k kind, text string, resources []*resource.Resource) []*resource.R
 	if len(resources) == 1 {
 		return resources
 	}
-	if k == routes {
+	if k == routes || k == virtualHosts {
 		return nil // the text names none, and short names such as port numbers occur in it by accident
 	}
 	var out []*resource.Resource

@@ -16,6 +16,10 @@ func group(s *resource.Snapshot, k kind) resource.Group {
 		return s.Listeners
 	case routes:
 		return s.Routes
+	case virtualHosts:
+		return s.VirtualHosts
+	case secrets:
+		return s.Secrets
 	}
 	return nil
 }

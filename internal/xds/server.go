@@ -49,7 +49,7 @@ type Config struct {
 }
 
 // Admit decides which proxy a stream serves, from the stream's context (who calls) and the id of the node it claims to be. Its error goes to
-// the caller as it is.
+// the caller as it is. Whether the proxy takes virtual hosts on their own is not its business: that is the stream's, which the node's metadata tells.
 type Admit func(ctx context.Context, nodeID string) (model.Proxy, error)
 
 // Rejection is a proxy's refusal of a resource.
@@ -204,6 +204,7 @@ func (s *Server) serve(g grpc.ServerStream, admit Admit, delta bool, recv func()
 	if err != nil {
 		return err
 	}
+	proxy.VirtualHosts = delta && first.node.GetMetadata().GetFields()[resource.VirtualHosts].GetBoolValue()
 	st := newStream(s, g, proxy, first.node, delta)
 	s.mu.Lock()
 	s.streams[st] = struct{}{}

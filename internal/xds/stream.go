@@ -2,6 +2,7 @@ package xds
 
 import (
 	"fmt"
+	"maps"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -37,10 +38,10 @@ type stream struct {
 	snapshot *resource.Snapshot
 	step     step
 	deadline time.Time
-	// Endpoints do not wait for rollouts: live is the newest publication's. Those of the plan that live no longer has stay as long as the
-	// plan's clusters do.
-	live          *publication
-	liveEndpoints resource.Group
+	// Endpoints and secrets do not wait for rollouts: live is the newest publication. Those of the plan that live no longer has stay as long as
+	// what names them does.
+	live         *publication
+	liveSnapshot *resource.Snapshot
 
 	unknown map[string]bool
 	// changed are the clusters sent before the stream first asked for endpoints.
@@ -149,7 +150,7 @@ func (st *stream) put(f *frame) error {
 // take processes one request.
 func (st *stream) take(r *request) error {
 	k, ok := kindOf(r.url)
-	if !ok {
+	if !ok || k == virtualHosts && !st.delta {
 		return st.decline(r)
 	}
 	st.follow()
@@ -166,6 +167,14 @@ func (st *stream) take(r *request) error {
 	}
 
 	var fresh []string
+	brought := map[string]bool{}
+	if k == virtualHosts {
+		for name := range r.initial {
+			if table, ok := k.table(name); ok {
+				brought[table] = true
+			}
+		}
+	}
 	st.mu.Lock()
 	if first {
 		sub.asked = true
@@ -183,6 +192,9 @@ func (st *stream) take(r *request) error {
 		delete(sub.names, name)
 		if !sub.wildcard {
 			delete(sub.held, name)
+			if k == virtualHosts {
+				maps.DeleteFunc(sub.held, func(host string, _ holding) bool { return !sub.wants(host) })
+			}
 		}
 		delete(sub.refused, name)
 	}
@@ -200,7 +212,7 @@ func (st *stream) take(r *request) error {
 		if k == endpoints && st.changed[name] {
 			delete(r.initial, name) // whatever it has of an earlier stream, its cluster is another now
 		}
-		if _, had := r.initial[name]; !had {
+		if _, had := r.initial[name]; !had && !brought[name] {
 			fresh = append(fresh, name)
 		}
 	}
@@ -341,7 +353,7 @@ func (st *stream) follow() {
 	if newest != st.live {
 		st.live = newest
 		snap := newest.source.Snapshot(st.proxy)
-		st.liveEndpoints = group(snap, endpoints)
+		st.liveSnapshot = snap
 		if st.step == idle || st.plan == nil {
 			st.plan, st.snapshot, st.step = newest, snap, addClusters
 		}
@@ -361,8 +373,8 @@ func (st *stream) restart() {
 
 // target is the group the stream should come to hold.
 func (st *stream) target(k kind) resource.Group {
-	if k == endpoints {
-		return st.liveEndpoints
+	if k.immediate() {
+		return group(st.liveSnapshot, k)
 	}
 	return group(st.snapshot, k)
 }
@@ -374,7 +386,10 @@ func (st *stream) advance() error {
 		if st.plan == nil {
 			return nil
 		}
-		// Endpoints never wait.
+		// These never wait.
+		if err := st.sendAdditions(secrets); err != nil {
+			return err
+		}
 		if err := st.sendAdditions(endpoints); err != nil {
 			return err
 		}
@@ -408,11 +423,16 @@ func (st *stream) advance() error {
 
 // finish notes that the proxy is done with the plan, when it is: a rollout that went on without an answer is over and not done, until the answer comes.
 func (st *stream) finish() {
-	if st.done.Load() >= st.plan.generation || !st.answered(clusters, endpoints, listeners, routes) || len(st.subs[routes].outstanding) > 0 {
+	if st.done.Load() >= st.plan.generation || !st.answered(clusters, endpoints, listeners, routes, virtualHosts) || !st.routed() {
 		return
 	}
 	st.done.Store(st.plan.generation)
 	st.server.cfg.Progress()
+}
+
+// routed says whether the proxy has answered all that was sent of routes, also what it asked for by itself.
+func (st *stream) routed() bool {
+	return len(st.subs[routes].outstanding)+len(st.subs[virtualHosts].outstanding) == 0
 }
 
 // answered says whether the proxy has answered what the rollout's steps sent of the kinds.
@@ -431,13 +451,13 @@ func (st *stream) ready() bool {
 	case addListeners:
 		return st.answered(clusters, endpoints)
 	case removeListeners:
-		return st.answered(listeners, routes)
+		return st.answered(listeners, routes, virtualHosts)
 	case removeClusters:
 		return st.answered(listeners)
 	case removeNamed:
 		return st.answered(clusters)
 	case settle:
-		return st.answered(clusters, endpoints, listeners, routes) && len(st.subs[routes].outstanding) == 0
+		return st.answered(clusters, endpoints, listeners, routes, virtualHosts) && st.routed()
 	}
 	return true
 }
@@ -451,13 +471,19 @@ func (st *stream) execute() error {
 	case addListeners:
 		return st.sendAdditions(listeners)
 	case addRoutes:
-		return st.sendAdditions(routes)
+		if err := st.sendAdditions(routes); err != nil {
+			return err
+		}
+		return st.sendAdditions(virtualHosts)
 	case removeListeners:
 		return st.sendRemovals(listeners)
 	case removeClusters:
 		return st.sendRemovals(clusters)
 	case removeNamed:
 		if err := st.sendRemovals(routes); err != nil {
+			return err
+		}
+		if err := st.sendRemovals(secrets); err != nil {
 			return err
 		}
 		return st.sendRemovals(endpoints)
@@ -480,11 +506,15 @@ func (st *stream) sendAdditions(k kind) error {
 	sub.answer, sub.resume = false, ""
 	var absent []string
 	for _, name := range sub.waiting {
-		if _, still := sub.names[name]; still && sub.base.Get(name) == nil {
+		if _, still := sub.names[name]; still && !sub.has(name) {
 			absent = append(absent, name)
 		}
 	}
 	sub.waiting = nil
+	if k == virtualHosts {
+		// A domain may go from one to another, which is possible in one response alone.
+		absent = append(absent, sub.remove(nil)...)
+	}
 	st.mu.Unlock()
 	if k == endpoints {
 		for _, name := range absent {
@@ -503,7 +533,7 @@ func (st *stream) sendAdditions(k kind) error {
 		return nil // it still has all of it
 	}
 	err := st.send(sub, changed, absent)
-	if k != endpoints { // those sent after the rollout's own step do not hold it up
+	if !k.immediate() { // those sent after the rollout's own step do not hold it up
 		sub.need = sub.sent
 	}
 	if k == clusters && err == nil {
@@ -568,7 +598,8 @@ func (st *stream) sendRemovals(k kind) error {
 	return err
 }
 
-// maxResponse splits responses, so that neither side needs room for a whole mesh at once.
+// maxResponse splits responses, so that neither side needs room for a whole mesh at once. Virtual hosts come together, or one could have a domain that
+// another is about to give up.
 const maxResponse = 1 << 20
 
 // send writes changed and removed in as few responses as maxResponse allows; a state-of-the-world response that must be complete is.
@@ -577,25 +608,25 @@ func (st *stream) send(sub *subscription, changed []*resource.Resource, removed 
 		if sub.kind.full() {
 			changed = sub.state()
 		}
-		return st.write(sub, changed, nil, false)
+		return st.write(sub, changed, nil)
 	}
 	for {
 		n, size := 0, 0
-		for n < len(changed) && (n == 0 || size < maxResponse) {
+		for n < len(changed) && (n == 0 || size < maxResponse || sub.kind == virtualHosts) {
 			size += len(changed[n].Delta())
 			n++
 		}
 		if n == len(changed) {
-			return st.write(sub, changed, removed, false)
+			return st.write(sub, changed, removed)
 		}
-		if err := st.write(sub, changed[:n], nil, false); err != nil {
+		if err := st.write(sub, changed[:n], nil); err != nil {
 			return err
 		}
 		changed = changed[n:]
 	}
 }
 
-func (st *stream) write(sub *subscription, resources []*resource.Resource, removed []string, alone bool) error {
+func (st *stream) write(sub *subscription, resources []*resource.Resource, removed []string) error {
 	k := sub.kind
 	nonce := st.server.newNonce()
 	var f *frame
@@ -613,7 +644,7 @@ func (st *stream) write(sub *subscription, resources []*resource.Resource, remov
 	if len(sub.outstanding) == 0 {
 		sub.since = time.Now()
 	}
-	sub.outstanding = append(sub.outstanding, response{nonce, sub.sent, resources, removed, alone})
+	sub.outstanding = append(sub.outstanding, response{nonce, sub.sent, resources, removed})
 	st.mu.Unlock()
 	c := &st.server.stats
 	c.responses[k].Add(1)
@@ -630,7 +661,10 @@ func (st *stream) report() proxystatus.Proxy {
 		Name: st.proxy.Workload.Name, Namespace: st.proxy.Workload.Namespace, Role: string(st.proxy.Type),
 		Pilot: st.server.cfg.Pilot, Version: st.version, Connected: st.connected, Types: make(map[string]proxystatus.Type, kinds),
 	}
-	for _, sub := range st.subs {
+	for k, sub := range st.subs {
+		if !sub.asked && kind(k) > routes {
+			continue // which not every proxy has
+		}
 		t := proxystatus.Type{State: proxystatus.NotSent, Since: sub.since, Resources: sub.count()}
 		switch {
 		case !sub.asked:

@@ -4,6 +4,7 @@ import (
 	"crypto/sha256"
 	"encoding/hex"
 	"io"
+	"maps"
 	"slices"
 	"strings"
 	"time"
@@ -19,7 +20,8 @@ type subscription struct {
 	kind     kind
 	asked    bool
 	wildcard bool
-	names    map[string]struct{}
+	// names subscribed to; for virtual hosts also those of whole route configurations.
+	names map[string]struct{}
 
 	// base is what the proxy holds (of the names it subscribes to), but for the exceptions in held.
 	base resource.Group
@@ -53,7 +55,6 @@ type response struct {
 	seq       uint64
 	resources []*resource.Resource
 	removed   []string
-	alone     bool // already one resource per response
 }
 
 // version the proxy holds of name; empty for none.
@@ -71,8 +72,29 @@ func (s *subscription) wants(name string) bool {
 	if s.wildcard {
 		return true
 	}
-	_, ok := s.names[name]
+	if _, ok := s.names[name]; ok {
+		return true
+	}
+	table, ok := s.kind.table(name)
+	if ok {
+		_, ok = s.names[table]
+	}
 	return ok
+}
+
+// has says whether the proxy was meant to have anything of a name it subscribes to.
+func (s *subscription) has(name string) bool {
+	if s.base.Get(name) != nil {
+		return true
+	}
+	if s.kind == virtualHosts {
+		for r := range s.base.All() {
+			if table, _ := s.kind.table(r.Name); table == name {
+				return true
+			}
+		}
+	}
+	return false
 }
 
 func (s *subscription) hold(name string, h holding) {
@@ -139,8 +161,48 @@ func (s *subscription) remove(keep resource.Group) []string {
 	return out
 }
 
+// askTables answers names newly subscribed to of which some are route configurations: with all virtual hosts of each, as base has them or else target.
+func (s *subscription) askTables(names []string, target resource.Group) (found []*resource.Resource, absent []string) {
+	fresh := make(map[string]bool, len(names)) // to whether there is something of it
+	for _, name := range names {
+		fresh[name] = false
+	}
+	belongs := func(r *resource.Resource) (string, bool) {
+		if _, ok := fresh[r.Name]; ok {
+			return r.Name, true
+		}
+		table, _ := s.kind.table(r.Name)
+		_, ok := fresh[table]
+		return table, ok
+	}
+	for r := range s.base.All() {
+		if name, ok := belongs(r); ok {
+			fresh[name] = true
+			found = append(found, r)
+			delete(s.held, r.Name)
+		}
+	}
+	inBase := maps.Clone(fresh)
+	for r := range target.All() {
+		if name, ok := belongs(r); ok && !inBase[name] {
+			fresh[name] = true
+			found = append(found, r)
+			s.hold(r.Name, holding{r.Version, r})
+		}
+	}
+	for _, name := range names {
+		if !fresh[name] {
+			absent = append(absent, name)
+		}
+	}
+	return found, absent
+}
+
 // ask answers names newly subscribed to: each with its resource, from the first of the groups that has it, or as one that does not exist.
 func (s *subscription) ask(names []string, targets ...resource.Group) (found []*resource.Resource, absent []string) {
+	if s.kind == virtualHosts {
+		return s.askTables(names, targets[0])
+	}
 	for _, name := range names {
 		// Between two steps of a rollout the old form is the one that what is already there fits.
 		r := s.base.Get(name)
@@ -212,6 +274,14 @@ func (s *subscription) count() int {
 		return n
 	}
 	n := 0
+	if s.kind == virtualHosts {
+		for r := range s.base.All() {
+			if s.wants(r.Name) {
+				n++
+			}
+		}
+		return n
+	}
 	for name := range s.names {
 		if s.version(name) != "" {
 			n++

@@ -7,7 +7,10 @@ package bootstrap
 import (
 	"encoding/json"
 	"fmt"
+	"maps"
 	"net/netip"
+
+	"github.com/meshctl/meshctl/internal/resource"
 )
 
 // Config is what the bootstrap depends on.
@@ -42,10 +45,13 @@ func Runtime() map[string]any {
 
 // JSON renders the bootstrap.
 func JSON(c Config) ([]byte, error) {
-	node := object{"id": c.NodeID, "cluster": c.ServiceCluster}
-	if len(c.Metadata) > 0 {
-		node["metadata"] = c.Metadata
+	metadata := maps.Clone(c.Metadata)
+	if metadata == nil {
+		metadata = object{}
 	}
+	// The agent and every Envoy it starts can do this.
+	metadata[resource.VirtualHosts] = true
+	node := object{"id": c.NodeID, "cluster": c.ServiceCluster, "metadata": metadata}
 	if c.Zone != "" {
 		node["locality"] = object{"zone": c.Zone}
 	}

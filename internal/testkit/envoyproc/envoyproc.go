@@ -141,6 +141,9 @@ func (p *Proc) Stop() {
 // Log is what the proxy has written so far.
 func (p *Proc) Log() string { return p.log.String() }
 
+// PID of the process.
+func (p *Proc) PID() int { return p.cmd.Process.Pid }
+
 // Admin asks the admin interface for path.
 func (p *Proc) Admin(ctx context.Context, path string) (status int, body string, err error) {
 	req, err := http.NewRequestWithContext(ctx, http.MethodGet, "http://"+p.opt.Admin+path, nil)

@@ -39,6 +39,8 @@ type Mesh struct {
 	App string
 	// Admin is a free port for the administration.
 	Admin int
+	// VirtualHosts gives proxies theirs on their own.
+	VirtualHosts bool
 }
 
 // NewMesh starts the application; the listener comes with an Envoy.
@@ -70,8 +72,16 @@ func (m *Mesh) Snapshot(version string) *resource.Snapshot {
 		HttpFilters:    []*hcmv3.HttpFilter{{Name: "envoy.filters.http.router", ConfigType: &hcmv3.HttpFilter_TypedConfig{TypedConfig: pack(m.t, &routerv3.Router{})}}}}
 	listener := &listenerv3.Listener{Name: "in", Address: address("127.0.0.1", m.Port), FilterChains: []*listenerv3.FilterChain{{Filters: []*listenerv3.Filter{{
 		Name: "envoy.filters.network.http_connection_manager", ConfigType: &listenerv3.Filter_TypedConfig{TypedConfig: pack(m.t, manager)}}}}}}
+	var hosts resource.Group
+	if m.VirtualHosts {
+		all := route.GetVirtualHosts()[0]
+		all.Name = "in/all"
+		hosts = resource.Group{resource.NewSet(Resource(m.t, all.GetName(), all))}
+		route.VirtualHosts, route.Vhds = nil, &routev3.Vhds{ConfigSource: ads}
+	}
 	return &resource.Snapshot{
-		Clusters: resource.Group{resource.NewSet(Resource(m.t, "app", cluster))}, Endpoints: resource.Group{resource.NewSet(Resource(m.t, "app", endpoints))},
+		VirtualHosts: hosts,
+		Clusters:     resource.Group{resource.NewSet(Resource(m.t, "app", cluster))}, Endpoints: resource.Group{resource.NewSet(Resource(m.t, "app", endpoints))},
 		Listeners: resource.Group{resource.NewSet(Resource(m.t, "in", listener))}, Routes: resource.Group{resource.NewSet(Resource(m.t, "in", route))},
 	}
 }

@@ -29,104 +29,122 @@ func startEnvoy(t testing.TB, m *pilot.Mesh, b *box) *envoyproc.Proc {
 	return envoyproc.Start(t, text, envoyproc.Options{Admin: fmt.Sprint("127.0.0.1:", m.Admin)})
 }
 
-func TestTrafficGoesOnWhilePilotIsAway(t *testing.T) {
-	p := pilot.New(t)
-	m := pilot.NewMesh(t)
-	p.Publish(m.Snapshot("1"))
-	p.Start()
-	b := newBox(t, p)
-	startEnvoy(t, m, b)
-	m.Answers("1")
-	before := b.await("configured", func(s relay.Status) bool { return s.Configured() && s.Pilot })
-
-	stop := m.Load()
-	p.Kill()
-	b.await("Pilot away", func(s relay.Status) bool { return !s.Pilot && s.LastError != "" })
-	p.Start()
-	failures := before.Failures
-	b.await("a stream to Pilot again", func(s relay.Status) bool { failures = s.Failures; return s.Attempts > s.Failures })
-	// The same configuration in a new Pilot: Envoy is sent nothing, and keeps its connections. A change then arrives.
-	p.Publish(m.Snapshot("2"))
-	m.Answers("2")
-	stop()
-	after := b.await("Pilot back", func(s relay.Status) bool { return s.Pilot })
-	if after.Nacks != 0 || after.FromRecord != 0 {
-		t.Errorf("%d refusals, %d answers from the record", after.Nacks, after.FromRecord)
-	}
-	// One route changed, so one answer more than before; a full resend would be four.
-	if after.Acks != before.Acks+1 {
-		t.Errorf("%d answers accepted while one route changed (%d failures)", after.Acks-before.Acks, failures)
+// bothWays runs a test with virtual hosts in their route configuration, and on their own.
+func bothWays(t *testing.T, f func(*testing.T, *pilot.Mesh)) {
+	for name, alone := range map[string]bool{"in their table": false, "on their own": true} {
+		t.Run("virtual hosts "+name, func(t *testing.T) {
+			m := pilot.NewMesh(t)
+			m.VirtualHosts = alone
+			f(t, m)
+		})
 	}
 }
 
-func TestEnvoyRestartsWhilePilotIsAway(t *testing.T) {
-	p := pilot.New(t)
-	m := pilot.NewMesh(t)
-	p.Publish(m.Snapshot("1"))
-	p.Start()
-	b := newBox(t, p)
-	envoy := startEnvoy(t, m, b)
-	m.Answers("1")
-	b.await("configured", relay.Status.Configured)
-	p.Kill()
+func TestTrafficGoesOnWhilePilotIsAway(t *testing.T) {
+	bothWays(t, func(t *testing.T, m *pilot.Mesh) {
+		p := pilot.New(t)
+		p.Publish(m.Snapshot("1"))
+		p.Start()
+		b := newBox(t, p)
+		startEnvoy(t, m, b)
+		m.Answers("1")
+		before := b.await("configured", func(s relay.Status) bool { return s.Configured() && s.Pilot })
 
-	envoy.Stop()
-	b.await("not configured without Envoy", func(s relay.Status) bool { return !s.Envoy && !s.Configured() })
-	envoy = startEnvoy(t, m, b)
-	m.Answers("1")
-	s := b.await("configured from the record", relay.Status.Configured)
-	if s.Pilot || s.FromRecord != 4 {
-		t.Errorf("served from the record %d times, want clusters, endpoints, listeners, routes; Pilot %t", s.FromRecord, s.Pilot)
-	}
-
-	// The agent restarts too: the record is a file.
-	envoy.Stop()
-	b.stop()
-	b.start()
-	startEnvoy(t, m, b)
-	m.Answers("1")
-
-	// Pilot comes back with something else, and something gone: Envoy follows without a reset.
-	stop := m.Load()
-	changed := m.Snapshot("2")
-	p.Publish(changed)
-	p.Start()
-	m.Answers("2")
-	stop()
-	gone := m.Snapshot("2")
-	gone.Listeners = resource.Group{resource.NewSet()}
-	p.Publish(gone)
-	pilot.Eventually(t, "the listener gone", func() error {
-		if _, err := m.Get(t.Context()); err == nil {
-			return fmt.Errorf("still answered")
+		stop := m.Load()
+		p.Kill()
+		b.await("Pilot away", func(s relay.Status) bool { return !s.Pilot && s.LastError != "" })
+		p.Start()
+		failures := before.Failures
+		b.await("a stream to Pilot again", func(s relay.Status) bool { failures = s.Failures; return s.Attempts > s.Failures })
+		// The same configuration in a new Pilot: Envoy is sent nothing, and keeps its connections. A change then arrives.
+		p.Publish(m.Snapshot("2"))
+		m.Answers("2")
+		stop()
+		after := b.await("Pilot back", func(s relay.Status) bool { return s.Pilot })
+		if after.Nacks != 0 || after.FromRecord != 0 {
+			t.Errorf("%d refusals, %d answers from the record", after.Nacks, after.FromRecord)
 		}
-		return nil
+		// One route changed, so one answer more than before; a full resend would be four.
+		if after.Acks != before.Acks+1 {
+			t.Errorf("%d answers accepted while one route changed (%d failures)", after.Acks-before.Acks, failures)
+		}
+	})
+}
+
+func TestEnvoyRestartsWhilePilotIsAway(t *testing.T) {
+	bothWays(t, func(t *testing.T, m *pilot.Mesh) {
+		p := pilot.New(t)
+		p.Publish(m.Snapshot("1"))
+		p.Start()
+		b := newBox(t, p)
+		envoy := startEnvoy(t, m, b)
+		m.Answers("1")
+		b.await("configured", relay.Status.Configured)
+		p.Kill()
+
+		envoy.Stop()
+		b.await("not configured without Envoy", func(s relay.Status) bool { return !s.Envoy && !s.Configured() })
+		envoy = startEnvoy(t, m, b)
+		m.Answers("1")
+		s := b.await("configured from the record", relay.Status.Configured)
+		want := uint64(4)
+		if m.VirtualHosts {
+			want++
+		}
+		if s.Pilot || s.FromRecord != want {
+			t.Errorf("served from the record %d times, want clusters, endpoints, listeners, routes and virtual hosts; Pilot %t", s.FromRecord, s.Pilot)
+		}
+
+		// The agent restarts too: the record is a file.
+		envoy.Stop()
+		b.stop()
+		b.start()
+		startEnvoy(t, m, b)
+		m.Answers("1")
+
+		// Pilot comes back with something else, and something gone: Envoy follows without a reset.
+		stop := m.Load()
+		changed := m.Snapshot("2")
+		p.Publish(changed)
+		p.Start()
+		m.Answers("2")
+		stop()
+		gone := m.Snapshot("2")
+		gone.Listeners = resource.Group{resource.NewSet()}
+		p.Publish(gone)
+		pilot.Eventually(t, "the listener gone", func() error {
+			if _, err := m.Get(t.Context()); err == nil {
+				return fmt.Errorf("still answered")
+			}
+			return nil
+		})
 	})
 }
 
 func TestWhatIsGoneWhenPilotComesBackIsTakenFromEnvoy(t *testing.T) {
-	p := pilot.New(t)
-	m := pilot.NewMesh(t)
-	p.Publish(m.Snapshot("1"))
-	p.Start()
-	b := newBox(t, p)
-	envoy := startEnvoy(t, m, b)
-	m.Answers("1")
-	b.await("configured", relay.Status.Configured)
-	p.Kill()
-	envoy.Stop()
-	startEnvoy(t, m, b)
-	m.Answers("1")
+	bothWays(t, func(t *testing.T, m *pilot.Mesh) {
+		p := pilot.New(t)
+		p.Publish(m.Snapshot("1"))
+		p.Start()
+		b := newBox(t, p)
+		envoy := startEnvoy(t, m, b)
+		m.Answers("1")
+		b.await("configured", relay.Status.Configured)
+		p.Kill()
+		envoy.Stop()
+		startEnvoy(t, m, b)
+		m.Answers("1")
 
-	gone := m.Snapshot("1")
-	gone.Listeners = resource.Group{resource.NewSet()}
-	p.Publish(gone)
-	p.Start()
-	pilot.Eventually(t, "the listener gone", func() error {
-		if _, err := m.Get(t.Context()); err == nil {
-			return fmt.Errorf("still answered")
-		}
-		return nil
+		gone := m.Snapshot("1")
+		gone.Listeners = resource.Group{resource.NewSet()}
+		p.Publish(gone)
+		p.Start()
+		pilot.Eventually(t, "the listener gone", func() error {
+			if _, err := m.Get(t.Context()); err == nil {
+				return fmt.Errorf("still answered")
+			}
+			return nil
+		})
 	})
 }
 

@@ -14,6 +14,7 @@ import (
 	"os"
 	"path/filepath"
 	"slices"
+	"strings"
 	"sync"
 	"time"
 
@@ -83,15 +84,33 @@ func (r *record) find(url string, all bool, names []string) (out []*discoveryv3.
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	of, known := r.types[url]
-	if all {
-		names = slices.Collect(maps.Keys(of))
+	asked := make(map[string]bool, len(names))
+	for _, name := range names {
+		asked[name] = true
 	}
-	for _, name := range slices.Sorted(slices.Values(names)) {
-		if res := of[name]; res != nil {
-			out = append(out, res)
+	for _, name := range slices.Sorted(maps.Keys(of)) {
+		if all || asked[name] || asked[tableOf(url, name)] {
+			out = append(out, of[name])
 		}
 	}
 	return out, known
+}
+
+// drop deletes name, and where it is that of a route configuration all of its virtual hosts.
+func drop[V any](url string, from map[string]V, name string) {
+	delete(from, name)
+	if url == TypeVirtualHost {
+		maps.DeleteFunc(from, func(host string, _ V) bool { return tableOf(url, host) == name })
+	}
+}
+
+// tableOf is the route configuration that a virtual host belongs to, by whose name Envoy asks for it; empty for other types.
+func tableOf(url, name string) string {
+	if url != TypeVirtualHost {
+		return ""
+	}
+	table, _, _ := strings.Cut(name, "/")
+	return table
 }
 
 func (r *record) accept(url string, resources []*discoveryv3.Resource, removed []string) {
@@ -111,12 +130,11 @@ func (r *record) accept(url string, resources []*discoveryv3.Resource, removed [
 	r.touch()
 }
 
-func (r *record) remove(url string, names []string) {
+// forget what was recorded under a name that Envoy does not ask for any more.
+func (r *record) forget(url, name string) {
 	r.mu.Lock()
 	n := len(r.types[url])
-	for _, name := range names {
-		delete(r.types[url], name)
-	}
+	drop(url, r.types[url], name)
 	changed := n != len(r.types[url])
 	r.mu.Unlock()
 	if changed {

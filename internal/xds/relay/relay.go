@@ -21,10 +21,11 @@ import (
 	"google.golang.org/grpc"
 )
 
-// The types whose acceptance makes a proxy useful.
+// The types whose acceptance makes a proxy useful, and the one that is asked for by the name of something else.
 const (
-	TypeCluster  = "type.googleapis.com/envoy.config.cluster.v3.Cluster"
-	TypeListener = "type.googleapis.com/envoy.config.listener.v3.Listener"
+	TypeCluster     = "type.googleapis.com/envoy.config.cluster.v3.Cluster"
+	TypeListener    = "type.googleapis.com/envoy.config.listener.v3.Listener"
+	TypeVirtualHost = "type.googleapis.com/envoy.config.route.v3.VirtualHost"
 )
 
 // maxMessage is room for the configuration of a very large mesh.

@@ -127,8 +127,8 @@ func (s *session) asked(m *discoveryv3.DeltaDiscoveryRequest) error {
 		}
 		delete(sub.names, name)
 		if !sub.wildcard {
-			delete(sub.versions, name)
-			s.relay.record.remove(sub.url, []string{name})
+			drop(sub.url, sub.versions, name)
+			s.relay.record.forget(sub.url, name)
 		}
 	}
 	for _, name := range m.GetResourceNamesSubscribe() {
@@ -254,10 +254,13 @@ func (s *session) goAlone() error {
 			}
 			continue
 		}
-		held := s.held(sub)
+		held := map[string]bool{}
+		for name := range s.held(sub) {
+			held[name], held[tableOf(sub.url, name)] = true, true
+		}
 		var open []string
 		for name := range sub.names {
-			if _, ok := held[name]; !ok {
+			if !held[name] {
 				open = append(open, name)
 			}
 		}
