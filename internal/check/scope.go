@@ -115,7 +115,7 @@ func (j *judge) contest(s *subject, p *v1alpha2.DestinationPolicy) {
 		answered func(*v1alpha2.DestinationPolicySpec) bool
 	}{
 		{"spec.loadBalancing", func(p *v1alpha2.DestinationPolicySpec) bool {
-			return p.LoadBalancing != nil && p.LoadBalancing.Name != ""
+			return p.LoadBalancing != nil && (p.LoadBalancing.Name != "" || p.LoadBalancing.ConsistentHash != nil)
 		}},
 		{"spec.circuitBreaker", func(p *v1alpha2.DestinationPolicySpec) bool {
 			return p.CircuitBreaker != nil && p.CircuitBreaker.SimpleCb != nil

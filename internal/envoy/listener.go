@@ -11,6 +11,7 @@ import (
 	routerv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/filters/http/router/v3"
 	hcmv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/filters/network/http_connection_manager/v3"
 	tcpv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/filters/network/tcp_proxy/v3"
+	typev3 "github.com/envoyproxy/go-control-plane/envoy/type/v3"
 	"google.golang.org/protobuf/proto"
 	"google.golang.org/protobuf/types/known/durationpb"
 	"google.golang.org/protobuf/types/known/wrapperspb"
@@ -75,7 +76,10 @@ func (b *Builder) outboundAny(port uint32) *Resource {
 // outboundTCP takes connections to one address and port that is not HTTP.
 func outboundTCP(host string, port uint32, cluster string, from model.Ref) *Resource {
 	l := unbound(host, port)
-	l.FilterChains = []*listenerv3.FilterChain{chain(tcpProxy("outbound_"+routeName(port), cluster))}
+	m := tcpProxyTo("outbound_"+routeName(port), cluster)
+	// A cluster that picks by a hash picks by this; others do not look at it.
+	m.HashPolicy = []*typev3.HashPolicy{{PolicySpecifier: &typev3.HashPolicy_SourceIp_{SourceIp: &typev3.HashPolicy_SourceIp{}}}}
+	l.FilterChains = []*listenerv3.FilterChain{chain(network(tcpFilter, m))}
 	return newResource(l.Name, l, from)
 }
 
@@ -183,11 +187,15 @@ func toPort(port uint32, filters ...*listenerv3.Filter) *listenerv3.FilterChain 
 
 // tcpProxy copies bytes. An idle connection is not cut: databases keep some for hours.
 func tcpProxy(statPrefix, cluster string) *listenerv3.Filter {
-	return network(tcpFilter, &tcpv3.TcpProxy{
+	return network(tcpFilter, tcpProxyTo(statPrefix, cluster))
+}
+
+func tcpProxyTo(statPrefix, cluster string) *tcpv3.TcpProxy {
+	return &tcpv3.TcpProxy{
 		StatPrefix:       statPrefix,
 		ClusterSpecifier: &tcpv3.TcpProxy_Cluster{Cluster: cluster},
 		IdleTimeout:      durationpb.New(0),
-	})
+	}
 }
 
 func network(name string, config proto.Message) *listenerv3.Filter {

@@ -7,12 +7,14 @@ import (
 	"math"
 	"slices"
 	"strings"
+	"time"
 
 	clusterv3 "github.com/envoyproxy/go-control-plane/envoy/config/cluster/v3"
 	routev3 "github.com/envoyproxy/go-control-plane/envoy/config/route/v3"
 	aggregatev3 "github.com/envoyproxy/go-control-plane/envoy/extensions/clusters/aggregate/v3"
 	prioritiesv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/retry/priority/previous_priorities/v3"
 	typev3 "github.com/envoyproxy/go-control-plane/envoy/type/v3"
+	"google.golang.org/protobuf/proto"
 	"google.golang.org/protobuf/types/known/wrapperspb"
 
 	"github.com/meshctl/meshctl/internal/model"
@@ -21,6 +23,7 @@ import (
 // treatment is what policies say of the calls to a cluster's instances.
 type treatment struct {
 	balancing model.Balancing
+	hash      *model.Hash
 	breaker   model.Breaker
 	refs      []model.Ref
 }
@@ -35,7 +38,7 @@ func (c *caller) treatment(host string, labels map[string]string) treatment {
 		}
 		used := false
 		if t.balancing == "" && p.Balancing != "" {
-			t.balancing, used = p.Balancing, true
+			t.balancing, t.hash, used = p.Balancing, p.Hash, true
 		}
 		if breaker == nil && p.Breaker != nil {
 			breaker, used = p.Breaker, true
@@ -57,6 +60,11 @@ func (t treatment) apply(m *clusterv3.Cluster) {
 		m.LbPolicy = clusterv3.Cluster_LEAST_REQUEST
 	case model.Random:
 		m.LbPolicy = clusterv3.Cluster_RANDOM
+	case model.ConsistentHash:
+		m.LbPolicy = clusterv3.Cluster_RING_HASH
+		if n := t.hash.RingSize; n > 0 {
+			m.LbConfig = &clusterv3.Cluster_RingHashLbConfig_{RingHashLbConfig: &clusterv3.Cluster_RingHashLbConfig{MinimumRingSize: wrapperspb.UInt64(uint64(n))}}
+		}
 	case model.RoundRobin, "":
 		m.LbPolicy = clusterv3.Cluster_ROUND_ROBIN
 	}
@@ -215,10 +223,11 @@ func (b *Builder) spread(whole subset, shares []share, first int, svc *model.Ser
 
 const aggregateName = "envoy.clusters.aggregate"
 
-// weighted is a cluster to send to and its part of the requests.
+// weighted is a cluster to send to, its part of the requests, and what of a request picks the instance, if anything does.
 type weighted struct {
 	cluster string
 	weight  uint32
+	hash    *model.Hash
 }
 
 // part sends to the instances that carry labels: to one cluster, or to several when policies tell their versions apart. The weights of a part
@@ -228,15 +237,24 @@ func (c *caller) part(svc *model.Service, port uint32, labels map[string]string)
 	shares := c.shares(svc, port, labels)
 	switch len(shares) {
 	case 0:
-		return []weighted{{cluster: whole.cluster(), weight: 1}}
+		return []weighted{{cluster: whole.cluster(), weight: 1, hash: c.treatment(whole.host, labels).hash}}
 	case 1:
-		return []weighted{{cluster: shares[0].cluster(), weight: 1}}
+		return []weighted{{cluster: shares[0].cluster(), weight: 1, hash: c.treatment(whole.host, shares[0].selection.labels).hash}}
 	}
 	out := make([]weighted, 0, len(shares))
 	for _, s := range shares {
-		out = append(out, weighted{cluster: spreadCluster(whole, s.subset), weight: s.weight})
+		out = append(out, weighted{cluster: spreadCluster(whole, s.subset), weight: s.weight, hash: c.treatment(whole.host, s.selection.labels).hash})
 	}
 	return out
+}
+
+// outside is the cluster of a host outside of the mesh.
+func (c *caller) outside(e externalPort) []weighted {
+	w := weighted{cluster: e.cluster(), weight: 1}
+	if !e.Wildcard() {
+		w.hash = c.treatment(e.Host, nil).hash
+	}
+	return []weighted{w}
 }
 
 // fine is what the weight of a target is multiplied with before it is parted.
@@ -244,12 +262,18 @@ const fine = 100_000
 
 // sendTo sets the targets of a route, each with its weight and the parts it is made of. It says whether one is made of several.
 func sendTo(action *routev3.RouteAction, weights []uint32, targets [][]weighted) bool {
+	hash(action, targets)
 	if len(targets) == 1 && len(targets[0]) == 1 {
 		action.ClusterSpecifier = &routev3.RouteAction_Cluster{Cluster: targets[0][0].cluster}
 		return false
 	}
 	parted := slices.ContainsFunc(targets, func(t []weighted) bool { return len(t) > 1 })
 	clusters := &routev3.WeightedCluster{}
+	if len(targets) == 1 && len(action.GetHashPolicy()) == 1 {
+		// The parts are one service to its callers: what keeps them with an instance keeps them with its part, too. The weights of a rule are
+		// parts of the requests.
+		clusters.RandomValueSpecifier = &routev3.WeightedCluster_UseHashPolicy{UseHashPolicy: wrapperspb.Bool(true)}
+	}
 	for i, parts := range targets {
 		whole, total := uint64(weights[i]), uint64(0)
 		if parted {
@@ -269,6 +293,38 @@ func sendTo(action *routev3.RouteAction, weights []uint32, targets [][]weighted)
 	}
 	action.ClusterSpecifier = &routev3.RouteAction_WeightedClusters{WeightedClusters: clusters}
 	return parted
+}
+
+// hash takes from requests what the targets' policies pick instances by. Envoy has one list for a route; where targets differ, the first on it
+// that a request has picks for all of them.
+func hash(action *routev3.RouteAction, targets [][]weighted) {
+	for _, w := range slices.Concat(targets...) {
+		if w.hash == nil {
+			continue
+		}
+		p := hashPolicy(w.hash)
+		if !slices.ContainsFunc(action.HashPolicy, func(other *routev3.RouteAction_HashPolicy) bool { return proto.Equal(other, p) }) {
+			action.HashPolicy = append(action.HashPolicy, p)
+		}
+	}
+}
+
+func hashPolicy(h *model.Hash) *routev3.RouteAction_HashPolicy {
+	p := &routev3.RouteAction_HashPolicy{Terminal: true}
+	switch {
+	case h.Header != "":
+		p.PolicySpecifier = &routev3.RouteAction_HashPolicy_Header_{Header: &routev3.RouteAction_HashPolicy_Header{HeaderName: h.Header}}
+	case h.Cookie != nil:
+		cookie := &routev3.RouteAction_HashPolicy_Cookie{Name: h.Cookie.Name}
+		if h.Cookie.Given {
+			// Cookies count seconds; a part of one would be none, and the cookie gone at once.
+			cookie.Ttl, cookie.Path = duration((h.Cookie.TTL + time.Second - 1).Truncate(time.Second)), h.Cookie.Path
+		}
+		p.PolicySpecifier = &routev3.RouteAction_HashPolicy_Cookie_{Cookie: cookie}
+	default:
+		p.PolicySpecifier = &routev3.RouteAction_HashPolicy_ConnectionProperties_{ConnectionProperties: &routev3.RouteAction_HashPolicy_ConnectionProperties{SourceIp: true}}
+	}
+	return p
 }
 
 // acrossShares lets retries of a route go on to another share when the first has no other instance.

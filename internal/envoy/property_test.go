@@ -385,6 +385,12 @@ func (g *generator) policy() *objects.Object {
 	}
 	if g.often(60) {
 		p.Spec.LoadBalancing = &v1alpha2.LoadBalancing{Name: pick(g, v1alpha2.LoadBalancingSchemes()...)}
+		if g.often(30) {
+			p.Spec.LoadBalancing = &v1alpha2.LoadBalancing{ConsistentHash: pick(g,
+				&v1alpha2.ConsistentHash{HTTPHeaderName: pick(g, "x-user", ":path", g.text())},
+				&v1alpha2.ConsistentHash{HTTPCookie: &v1alpha2.HTTPCookie{Name: "user", Path: pick(g, "", "/a"), TTL: pick(g, nil, g.duration())}},
+				&v1alpha2.ConsistentHash{UseSourceIP: true, MinimumRingSize: pick(g, int32(0), 1, 1<<16, -1)})}
+		}
 	}
 	if g.often(60) {
 		count := func() int32 {

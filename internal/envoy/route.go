@@ -32,8 +32,9 @@ const (
 const (
 	// defaultRetries is how often a request that no instance began with is tried again where no rule says otherwise.
 	defaultRetries = 2
-	// otherInstance is how many picks of the balancer are refused in search of an instance not tried yet.
-	otherInstance = 5
+	// otherInstance is how many picks of the balancer are refused in search of an instance not tried yet. A hash leads to the same instance
+	// again with a probability of its part of the ring; with few tries some callers would be lost as long as it is away.
+	otherInstance = 20
 )
 
 // idempotentMethods may be sent twice with the effect of once (RFC 9110, 9.2.2).
@@ -291,7 +292,7 @@ func (c *caller) outboundRoutes(port uint32, namespace string) *Resource {
 		if !e.isHTTP() || !names.take(hostOf(e.Host), e.cluster()) {
 			continue
 		}
-		d := destination{host: e.Host, port: e.port, own: []weighted{{cluster: e.cluster(), weight: 1}}, external: true}
+		d := destination{host: e.Host, port: e.port, own: c.outside(e), external: true}
 		config.VirtualHosts = append(config.VirtualHosts, &routev3.VirtualHost{
 			Name:        e.cluster(),
 			Domains:     []string{hostOf(e.Host)},

@@ -71,6 +71,9 @@ func (b *builder) policy(o *objects.Object, in *v1alpha2.DestinationPolicy) *mod
 				"remove the labels to speak of all instances")
 			return nil
 		}
+		if lb := in.Spec.LoadBalancing; !http && lb != nil {
+			b.forConnections(o, lb, short(out.Host))
+		}
 		out.CallerNamespace = callers(svc, in.Namespace)
 	}
 	if b.external(out.Host) != nil && len(out.Labels) > 0 {
@@ -81,9 +84,7 @@ func (b *builder) policy(o *objects.Object, in *v1alpha2.DestinationPolicy) *mod
 		if b.external(out.Host) != nil && strings.HasPrefix(out.Host, "*") {
 			b.find(o, finding.NotInForce, finding.Warning, "spec.loadBalancing", "the addresses behind a wildcard are chosen by the callers", "name the host without a wildcard, in an EgressRule too")
 		}
-		out.Balancing = map[v1alpha2.LoadBalancingScheme]model.Balancing{
-			v1alpha2.RoundRobin: model.RoundRobin, v1alpha2.LeastConn: model.LeastConn, v1alpha2.Random: model.Random,
-		}[lb.Name]
+		out.Balancing, out.Hash = balancing(lb)
 	}
 	if cb := in.Spec.CircuitBreaker; cb != nil && cb.SimpleCb != nil {
 		out.Breaker = breaker(cb.SimpleCb)
@@ -92,6 +93,32 @@ func (b *builder) policy(o *objects.Object, in *v1alpha2.DestinationPolicy) *mod
 		return nil
 	}
 	return out
+}
+
+// forConnections warns of what means nothing to connections, which have no requests.
+func (b *builder) forConnections(o *objects.Object, lb *v1alpha2.LoadBalancing, name string) {
+	switch {
+	case lb.ConsistentHash != nil && !lb.ConsistentHash.UseSourceIP:
+		b.find(o, finding.NotInForce, finding.Warning, "spec.loadBalancing.consistentHash", fmt.Sprintf("service %s has no HTTP port, and connections have no headers", name), "useSourceIp is what they can be told by")
+	case lb.Name == v1alpha2.LatencyAware:
+		b.find(o, finding.NotInForce, finding.Warning, "spec.loadBalancing.name", fmt.Sprintf("service %s has no HTTP port, and how long connections are open says nothing of their latency", name), "name another scheme")
+	}
+}
+
+// balancing is how an instance is picked, and by what when that is a hash.
+func balancing(lb *v1alpha2.LoadBalancing) (model.Balancing, *model.Hash) {
+	h := lb.ConsistentHash
+	if h == nil {
+		return map[v1alpha2.LoadBalancingScheme]model.Balancing{
+			v1alpha2.RoundRobin: model.RoundRobin, v1alpha2.LeastConn: model.LeastConn, v1alpha2.Random: model.Random,
+			v1alpha2.LatencyAware: model.LatencyAware,
+		}[lb.Name], nil
+	}
+	out := &model.Hash{Header: h.HTTPHeaderName, SourceIP: h.UseSourceIP, RingSize: count(h.MinimumRingSize)}
+	if c := h.HTTPCookie; c != nil {
+		out.Cookie = &model.HashCookie{Name: c.Name, Given: c.TTL != nil, Path: c.Path, TTL: duration(c.TTL)}
+	}
+	return model.ConsistentHash, out
 }
 
 // breaker completes what the author said.

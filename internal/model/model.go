@@ -283,7 +283,9 @@ type Policy struct {
 	Source          *Source
 	// Balancing is empty when the policy does not say.
 	Balancing Balancing
-	Breaker   *Breaker
+	// Hash is set with Balancing ConsistentHash.
+	Hash    *Hash
+	Breaker *Breaker
 }
 
 // Balancing is a way to pick an instance.
@@ -291,9 +293,11 @@ type Balancing string
 
 // The ways to pick.
 const (
-	RoundRobin Balancing = "round-robin"
-	LeastConn  Balancing = "least-conn"
-	Random     Balancing = "random"
+	RoundRobin     Balancing = "round-robin"
+	LeastConn      Balancing = "least-conn"
+	Random         Balancing = "random"
+	LatencyAware   Balancing = "latency-aware"
+	ConsistentHash Balancing = "consistent-hash"
 )
 
 // Breaker bounds what is sent to a set of instances; 0 is no bound.
