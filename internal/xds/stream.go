@@ -605,6 +605,9 @@ const maxResponse = 1 << 20
 // send writes changed and removed in as few responses as maxResponse allows; a state-of-the-world response that must be complete is.
 func (st *stream) send(sub *subscription, changed []*resource.Resource, removed []string) error {
 	if !st.delta {
+		if sub.kind == secrets && len(changed) == 0 {
+			return nil // to Envoy an answer without a secret is a fault
+		}
 		if sub.kind.full() {
 			changed = sub.state()
 		}
