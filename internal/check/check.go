@@ -57,6 +57,8 @@ func follows(f finding.Finding, unread []string) bool {
 type subject struct {
 	object   *objects.Object
 	findings []finding.Finding
+	// read is told what is looked at of other objects.
+	read func(input)
 }
 
 func (s *subject) error(code finding.Code, field, message, hint string) {

@@ -101,7 +101,7 @@ func egressClaim(e *v1alpha2.EgressRule) string {
 // claim warns when other rules for the host have some of the rule's ports and come before it. The other ports are its own.
 func (j *judge) claim(s *subject, e *v1alpha2.EgressRule) {
 	taken := map[int32]bool{}
-	for _, holder := range j.claims[egressClaim(e)] {
+	for _, holder := range j.holders(s, egressClaim(e)) {
 		if holder.Key() == s.object.Key() {
 			return
 		}
@@ -130,7 +130,7 @@ func (j *judge) covered(s *subject, e *v1alpha2.EgressRule) {
 	if !wide(e.Spec.Destination.Service) {
 		return
 	}
-	for _, claim := range sortedKeys(j.claims) {
+	for _, claim := range j.allClaims(s) {
 		if claim == egressClaim(e) {
 			continue
 		}
@@ -177,6 +177,6 @@ func narrower(a, b string) bool {
 }
 
 // external says whether a rule lets the host be called.
-func (j *judge) external(host string) bool {
-	return len(j.claims["EgressRule "+ExternalHost(host)]) > 0
+func (j *judge) external(s *subject, host string) bool {
+	return len(j.holders(s, "EgressRule "+ExternalHost(host))) > 0
 }

@@ -251,7 +251,7 @@ func (s *subject) ingressAnnotations(in *networkingv1.Ingress) {
 // certificates judges the Secrets that an Ingress names. Those that are read from files are asked for only if there are any.
 func (j *judge) certificates(s *subject, in *networkingv1.Ingress) {
 	class, _ := IngressClassOf(in)
-	if s.object.Origin.File != "" && (len(j.secrets) == 0 || class != DefaultIngressClass) {
+	if s.object.Origin.File != "" && (!j.anySecret(s) || class != DefaultIngressClass) {
 		return
 	}
 	for i, t := range in.Spec.TLS {
@@ -259,7 +259,7 @@ func (j *judge) certificates(s *subject, in *networkingv1.Ingress) {
 			continue
 		}
 		field := finding.Item("spec.tls", i)
-		secret := j.secrets[t.SecretName+"."+in.Namespace]
+		secret := j.secret(s, t.SecretName, in.Namespace)
 		if secret == nil {
 			s.warn(finding.UnusableSecret, field+".secretName",
 				fmt.Sprintf("there is no Secret %s of type %s in namespace %s, so connections for its hosts are closed", t.SecretName, corev1.SecretTypeTLS, in.Namespace),

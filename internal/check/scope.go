@@ -105,7 +105,7 @@ func comparePolicies(a, b *policy) int {
 
 // contest warns when a policy that says no more about its calls comes before this one by its name and answers the same question.
 func (j *judge) contest(s *subject, p *v1alpha2.DestinationPolicy) {
-	policies := j.policies[identity(p.Spec.Destination, p.Namespace)]
+	policies := j.policiesFor(s, identity(p.Spec.Destination, p.Namespace))
 	own := slices.IndexFunc(policies, func(o *policy) bool { return o.object == s.object })
 	if own < 0 {
 		return

@@ -20,51 +20,45 @@ import (
 // Set judges the objects of about among all, which contains them: names that nothing has, rules that hide or equal each other. A set without
 // Services, such as a file of rules alone, is not asked for names.
 func Set(all *objects.Set, about []*objects.Object) []finding.Finding {
-	j := newJudge(all)
 	asked := make(map[objects.Key]bool, len(about))
 	for _, o := range about {
 		asked[o.Key()] = true
 	}
-	for _, o := range about {
-		s := &subject{object: o}
-		switch v := o.Value.(type) {
-		case *v1alpha2.RouteRule:
-			j.names(s, v)
-			j.foreign(s, v.Spec.Destination, "rule")
-			j.order(s, v, asked)
-		case *v1alpha2.DestinationPolicy:
-			j.known(s, "spec.destination", v.Spec.Destination)
-			j.instances(s, "spec.destination.labels", v.Spec.Destination, v.Spec.Destination.Labels, "the policy takes effect once there is one")
-			if v.Spec.Source != nil {
-				j.known(s, "spec.source", *v.Spec.Source)
-			}
-			j.foreign(s, v.Spec.Destination, "policy")
-			j.contest(s, v)
-		case *v1alpha2.EgressRule:
-			j.claim(s, v)
-			j.covered(s, v)
-		case *networkingv1.Ingress:
-			j.backends(s, v)
-			j.certificates(s, v)
-		}
-		j.findings = append(j.findings, s.findings...)
+	j := newJudge(func(o *objects.Object) bool { return asked[o.Key()] })
+	for _, o := range all.All() {
+		j.edit(nil, o)
 	}
-	return j.findings
+	var out []finding.Finding
+	for _, o := range about {
+		out = append(out, j.among(o, func(input) {})...)
+	}
+	return out
 }
 
-// judge is the set, indexed by what the rules of this file ask.
-type judge struct {
-	services map[string]*corev1.Service
-	secrets  map[string]*corev1.Secret
-	// instances are the labels of pods and of what makes pods, by namespace.
-	labels map[string][]map[string]string
-	// rules are the route rules of a host in the order they are tried.
-	rules map[string][]*rule
-	// policies are the destination policies of a host in the order they are asked.
-	policies map[string][]*policy
-	// claims are the EgressRules of a host, smallest name first.
-	claims   map[string][]*objects.Object
-	findings []finding.Finding
+// among judges one object among all. What it looks at of the others it looks up by the methods of index.go, which tell read.
+func (j *judge) among(o *objects.Object, read func(input)) []finding.Finding {
+	s := &subject{object: o, read: read}
+	switch v := o.Value.(type) {
+	case *v1alpha2.RouteRule:
+		j.names(s, v)
+		j.foreign(s, v.Spec.Destination, "rule")
+		j.order(s, v)
+	case *v1alpha2.DestinationPolicy:
+		j.known(s, "spec.destination", v.Spec.Destination)
+		j.instances(s, "spec.destination.labels", v.Spec.Destination, v.Spec.Destination.Labels, "the policy takes effect once there is one")
+		if v.Spec.Source != nil {
+			j.known(s, "spec.source", *v.Spec.Source)
+		}
+		j.foreign(s, v.Spec.Destination, "policy")
+		j.contest(s, v)
+	case *v1alpha2.EgressRule:
+		j.claim(s, v)
+		j.covered(s, v)
+	case *networkingv1.Ingress:
+		j.backends(s, v)
+		j.certificates(s, v)
+	}
+	return s.findings
 }
 
 // rule is a route rule with its names resolved.
@@ -72,50 +66,6 @@ type rule struct {
 	object *objects.Object
 	spec   *v1alpha2.RouteRuleSpec
 	scope
-}
-
-func newJudge(all *objects.Set) *judge {
-	j := &judge{
-		services: map[string]*corev1.Service{},
-		secrets:  map[string]*corev1.Secret{},
-		labels:   map[string][]map[string]string{},
-		rules:    map[string][]*rule{},
-		policies: map[string][]*policy{},
-		claims:   map[string][]*objects.Object{},
-	}
-	for _, o := range all.All() {
-		// A refused object is not in force, so it hides nothing.
-		if finding.HasErrors(Object(o)) {
-			continue
-		}
-		switch v := o.Value.(type) {
-		case *corev1.Service:
-			j.services[v.Name+"."+v.Namespace] = v
-		case *corev1.Secret:
-			j.secrets[v.Name+"."+v.Namespace] = v
-		case *v1alpha2.RouteRule:
-			r := &rule{object: o, spec: &v.Spec}
-			host := identity(v.Spec.Destination, v.Namespace)
-			r.scope = newScope(host, v.Namespace, sourceOf(&v.Spec))
-			j.rules[host] = append(j.rules[host], r)
-		case *v1alpha2.DestinationPolicy:
-			host := identity(v.Spec.Destination, v.Namespace)
-			j.policies[host] = append(j.policies[host], newPolicy(o, v))
-		case *v1alpha2.EgressRule:
-			j.claims[egressClaim(v)] = append(j.claims[egressClaim(v)], o)
-		default:
-			if namespace, labels, ok := podLabels(o.Value); ok {
-				j.labels[namespace] = append(j.labels[namespace], labels)
-			}
-		}
-	}
-	for _, policies := range j.policies {
-		slices.SortFunc(policies, comparePolicies)
-	}
-	for _, rules := range j.rules {
-		slices.SortFunc(rules, func(a, b *rule) int { return Order(a.object, b.object) })
-	}
-	return j
 }
 
 // Order compares two RouteRules by the order in which they are tried: precedence descending, then namespace and name ascending.
@@ -205,13 +155,13 @@ func (j *judge) names(s *subject, r *v1alpha2.RouteRule) {
 // known warns about a service that the set does not have.
 func (j *judge) known(s *subject, path string, svc v1alpha2.IstioService) {
 	host := resolve(svc, s.object.Value.GetNamespace())
-	if host == "" || len(j.services) == 0 || j.service(host) != nil {
+	if host == "" || !j.anyService(s) || j.service(s, host) != nil {
 		return
 	}
 	field := finding.Child(path, "name")
 	if svc.Service != "" {
 		field = finding.Child(path, "service")
-		if j.external(host) {
+		if j.external(s, host) {
 			return
 		}
 	}
@@ -221,48 +171,30 @@ func (j *judge) known(s *subject, path string, svc v1alpha2.IstioService) {
 	case !ok && !strings.Contains(host, "."):
 		hint = fmt.Sprintf("write name: %s for a service of the mesh", host)
 	case ok:
-		if near := j.near(name, namespace); near != "" {
+		if near := j.near(s, name, namespace); near != "" {
 			hint = fmt.Sprintf("did you mean %s?", near)
 		}
 	}
 	s.warn(finding.UnknownService, field, fmt.Sprintf("there is no service %s", host), hint)
 }
 
-func (j *judge) service(host string) *corev1.Service {
-	name, namespace, ok := clusterService(host)
-	if !ok {
-		return nil
-	}
-	return j.services[name+"."+namespace]
-}
-
 // near looks for the service that was meant: the same name in another namespace, or a similar name in this one.
-func (j *judge) near(name, namespace string) string {
-	var names, elsewhere []string
-	for _, svc := range j.services {
-		if svc.Namespace == namespace {
-			names = append(names, svc.Name)
-		} else if svc.Name == name {
-			elsewhere = append(elsewhere, svc.Namespace)
-		}
-	}
+func (j *judge) near(s *subject, name, namespace string) string {
+	names, elsewhere := j.similar(s, name, namespace)
 	if len(elsewhere) > 0 {
-		return fmt.Sprintf("%s of namespace %s", name, slices.Min(elsewhere))
+		return fmt.Sprintf("%s of namespace %s", name, elsewhere[0])
 	}
 	return finding.Nearest(name, names)
 }
 
 // instances warns about a version of a service that nothing runs, when something runs of the service at all.
 func (j *judge) instances(s *subject, path string, svc v1alpha2.IstioService, labels map[string]string, hint string) {
-	service := j.service(resolve(svc, s.object.Value.GetNamespace()))
+	service := j.service(s, resolve(svc, s.object.Value.GetNamespace()))
 	if service == nil || len(service.Spec.Selector) == 0 || len(labels) == 0 {
 		return
 	}
 	others := map[string]bool{}
-	for _, have := range j.labels[service.Namespace] {
-		if !contains(have, service.Spec.Selector) {
-			continue
-		}
+	for _, have := range j.instancesOf(s, service) {
 		if contains(have, labels) {
 			return
 		}
@@ -315,8 +247,8 @@ func (j *judge) foreign(s *subject, destination v1alpha2.IstioService, what stri
 
 // order warns about rules for one host that are tried before this one and leave it nothing, or that only their names put in order. Of two rules
 // of about the one that loses is told.
-func (j *judge) order(s *subject, r *v1alpha2.RouteRule, about map[objects.Key]bool) {
-	rules := j.rules[identity(r.Spec.Destination, r.Namespace)]
+func (j *judge) order(s *subject, r *v1alpha2.RouteRule) {
+	rules := j.rulesFor(s, identity(r.Spec.Destination, r.Namespace))
 	own := slices.IndexFunc(rules, func(o *rule) bool { return o.object == s.object })
 	if own < 0 {
 		return
@@ -340,7 +272,7 @@ func (j *judge) order(s *subject, r *v1alpha2.RouteRule, about map[objects.Key]b
 			if covered {
 				nothing = ", and leaves this rule nothing"
 			}
-		case same && !about[other.object.Key()]:
+		case same && !j.asked(other.object):
 			losers = append(losers, name)
 		}
 	}
@@ -438,7 +370,7 @@ func matches(m v1alpha2.StringMatch, value string) bool {
 
 // backends warns about an Ingress that sends requests to what does not exist.
 func (j *judge) backends(s *subject, in *networkingv1.Ingress) {
-	if len(j.services) == 0 {
+	if !j.anyService(s) {
 		return
 	}
 	if b := in.Spec.DefaultBackend; b != nil {
@@ -458,10 +390,10 @@ func (j *judge) backend(s *subject, path, namespace string, b networkingv1.Ingre
 	if b.Service == nil {
 		return
 	}
-	svc := j.services[b.Service.Name+"."+namespace]
+	svc := j.service(s, b.Service.Name+"."+namespace+".svc")
 	if svc == nil {
 		hint := "requests are answered 503 until it exists"
-		if near := j.near(b.Service.Name, namespace); near != "" {
+		if near := j.near(s, b.Service.Name, namespace); near != "" {
 			hint = fmt.Sprintf("did you mean %s?", near)
 		}
 		s.warn(finding.UnknownBackend, path+".service.name", fmt.Sprintf("there is no service %s in namespace %s", b.Service.Name, namespace), hint)
