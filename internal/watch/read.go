@@ -24,7 +24,11 @@ import (
 // that is stored, and one of the mesh's own becomes one of its type.
 func (s *source) trim(o any) (any, error) {
 	if m, ok := o.(metav1.Object); ok {
-		m.SetManagedFields(nil)
+		var keep []metav1.ManagedFieldsEntry
+		if _, ok := o.(*networkingv1.Ingress); ok {
+			keep = ownFields(m.GetManagedFields(), s.manager)
+		}
+		m.SetManagedFields(keep)
 	}
 	switch v := o.(type) {
 	case *corev1.Pod:
@@ -33,6 +37,8 @@ func (s *source) trim(o any) (any, error) {
 		return s.stored(trimService(v)), nil
 	case *discoveryv1.EndpointSlice:
 		return s.stored(trimSlice(v)), nil
+	case *corev1.Secret:
+		return s.stored(trimSecret(v)), nil
 	case *unstructured.Unstructured:
 		if typed, err := typed(v); err == nil {
 			return typed, nil
@@ -122,6 +128,9 @@ func matters(old, now any) bool {
 	case *networkingv1.Ingress:
 		y, ok := now.(*networkingv1.Ingress)
 		return !ok || !reflect.DeepEqual(x.Spec, y.Spec)
+	case *corev1.Secret:
+		y, ok := now.(*corev1.Secret)
+		return !ok || !sameSecret(x, y)
 	}
 	return a.GetGeneration() != b.GetGeneration()
 }

@@ -39,7 +39,9 @@ type Config struct {
 	ConfigMap string
 	// Gap is the least time between two updates; 20 ms when zero. While updates take longer than that, half of the time is left free.
 	Gap time.Duration
-	Log *slog.Logger
+	// Manager is the name under which statuses of Ingresses are written; what it owns in an Ingress is kept of the managed fields.
+	Manager string
+	Log     *slog.Logger
 }
 
 // Update is the state of the cluster.
@@ -81,6 +83,10 @@ type source struct {
 	registration cache.ResourceEventHandlerRegistration
 	// awaited is set for kinds that a cluster has only once their definitions are installed.
 	awaited bool
+	// optional is set for kinds that the mesh does without where it may not read them.
+	optional bool
+	// manager is the Config's.
+	manager string
 
 	mu sync.Mutex
 	// trouble is why the kind cannot be read at the moment.
@@ -112,8 +118,10 @@ func New(cfg Config) (*Watcher, error) {
 			informer: mesh.ForResource(v1alpha2.GroupVersion.WithResource(k.resource)).Informer(),
 		})
 	}
+	w.sources = append(w.sources, gatewaySources(cfg.Kube)...)
 	var errs []error
 	for _, s := range w.sources {
+		s.manager = cfg.Manager
 		errs = append(errs, s.informer.SetTransform(s.trim), s.informer.SetWatchErrorHandlerWithContext(w.troubled(s)))
 		registration, err := s.informer.AddEventHandler(w.handler(s))
 		s.registration = registration
@@ -153,7 +161,7 @@ func (w *Watcher) Run(ctx context.Context, update func(Update)) error {
 	}
 	synced := make([]cache.InformerSynced, 0, len(w.sources))
 	for _, s := range w.sources {
-		synced = append(synced, s.registration.HasSynced)
+		synced = append(synced, s.ready)
 	}
 	if !cache.WaitForCacheSync(ctx.Done(), synced...) {
 		return nil // ctx ended
@@ -202,7 +210,7 @@ func (w *Watcher) await(ctx context.Context, s *source) bool {
 func (w *Watcher) Waiting() []string {
 	var out []string
 	for _, s := range w.sources {
-		if s.registration.HasSynced() {
+		if s.ready() {
 			continue
 		}
 		s.mu.Lock()
