@@ -86,6 +86,7 @@ func (s *source) make(key proxyKey, p model.Proxy) *resource.Snapshot {
 	snap := &resource.Snapshot{
 		Clusters: s.group(r.Clusters, last.Clusters), Endpoints: s.group(r.Endpoints, last.Endpoints),
 		Listeners: s.group(r.Listeners, last.Listeners), Routes: s.group(r.Routes, last.Routes),
+		Secrets: s.group(r.Secrets, last.Secrets),
 	}
 	t.mu.Lock()
 	t.last[key] = weak.Make(snap)
