@@ -81,12 +81,15 @@ func (s *subject) labels(path string, labels map[string]string) {
 	}
 }
 
-// service judges how a service is named. A caller may also be told by its labels alone.
-func (s *subject) service(path string, v v1alpha2.IstioService, labelsSuffice bool) {
+// service judges how a service is named. A caller may also be told by its namespace or its labels alone.
+func (s *subject) service(path string, v v1alpha2.IstioService, caller bool) {
 	switch {
 	case v.Name == "" && v.Service == "":
-		if !labelsSuffice || len(v.Labels) == 0 {
+		switch {
+		case !caller:
 			s.error(finding.Required, path, "the service is not named", "set name, or service for a full host name")
+		case len(v.Labels) == 0 && v.Namespace == "":
+			s.error(finding.Required, path, "it is not said who calls", "set name, namespace or labels")
 		}
 	case v.Name != "" && v.Service != "":
 		s.error(finding.Conflict, finding.Child(path, "service"), "name and service exclude each other", "keep name for a service of the mesh, service for a full host name")
@@ -151,17 +154,24 @@ func (s *subject) notNegative(path string, n int64) {
 func (s *subject) subnets(path string, subnets []string) {
 	s.atMost(path, len(subnets), v1alpha2.MaxSubnets)
 	for i, n := range subnets {
-		address, length, has := strings.Cut(n, "/")
-		a, err := netip.ParseAddr(address)
-		good := err == nil && a.Is4()
-		if has && good {
-			p, err := netip.ParsePrefix(address + "/" + length)
-			good = err == nil && p.Bits() >= 1
-		}
-		if !good {
-			s.error(finding.InvalidValue, finding.Item(path, i), fmt.Sprintf("%q is no IPv4 subnet", n), "as in 10.1.0.0/16")
+		if _, ok := Subnet(n); !ok {
+			s.error(finding.InvalidValue, finding.Item(path, i), fmt.Sprintf("%q is no subnet", n), "as in 10.1.0.0/16 or fd00:1::/32; an address alone is a subnet of one")
 		}
 	}
+}
+
+// Subnet reads an address of IPv4 or IPv6 with the number of bits that count, all of them when none is said.
+func Subnet(text string) (netip.Prefix, bool) {
+	address, _, has := strings.Cut(text, "/")
+	a, err := netip.ParseAddr(address)
+	if err != nil || a.Zone() != "" || a.Is6() && strings.Contains(address, ".") {
+		return netip.Prefix{}, false
+	}
+	if !has {
+		return netip.PrefixFrom(a, a.BitLen()), true
+	}
+	p, err := netip.ParsePrefix(text)
+	return p.Masked(), err == nil
 }
 
 // headerText judges what is put into a request: no blanks and no control characters.
@@ -185,8 +195,8 @@ func (s *subject) form(path, known string, has bool, custom *runtime.RawExtensio
 }
 
 func (s *subject) overrideHeader(path, name string) {
-	if name != "" {
-		s.ignored(finding.Child(path, "overrideHeaderName"), "requests cannot override it")
+	if name != "" && !isToken(name) {
+		s.error(finding.InvalidValue, finding.Child(path, "overrideHeaderName"), fmt.Sprintf("%.256q is no header name", name), "a name is made of letters, digits and dashes")
 	}
 }
 

@@ -2,7 +2,10 @@ package check
 
 import (
 	"fmt"
+	"slices"
+	"strconv"
 	"strings"
+	"time"
 
 	"github.com/meshctl/meshctl/internal/api/v1alpha2"
 	"github.com/meshctl/meshctl/internal/finding"
@@ -33,9 +36,23 @@ func (s *subject) routeRule(r *v1alpha2.RouteRuleSpec) {
 		s.delay(f.Delay)
 		s.abort(f.Abort)
 	}
-	if r.L4Fault != nil {
-		s.error(finding.NotSupported, "spec.l4Fault", "faults on connections were never carried out, and are refused as in 0.2", "inject faults into requests with spec.httpFault")
+	if f := r.L4Fault; f != nil {
+		s.throttle(f.Throttle)
+		s.terminate(f.Terminate)
+		if f.Throttle == nil && f.Terminate == nil {
+			s.ignored("spec.l4Fault", "it is empty; throttle and terminate are what it may hold")
+		}
+		if r.Match != nil && r.Match.Request != nil && len(r.Match.Request.Headers) > 0 {
+			s.warn(finding.NotInForce, "spec.l4Fault", "a rule with conditions on requests acts on no connections", "put the fault into a rule of its own, without match.request")
+		}
 	}
+	if r.Mirror != nil {
+		s.service("spec.mirror", *r.Mirror, false)
+	}
+	if r.CORSPolicy != nil {
+		s.cors(r.CORSPolicy)
+	}
+	s.appendHeaders(r.AppendHeaders)
 }
 
 func (s *subject) match(m *v1alpha2.MatchCondition) {
@@ -45,7 +62,6 @@ func (s *subject) match(m *v1alpha2.MatchCondition) {
 	if m.TCP != nil {
 		s.subnets("spec.match.tcp.sourceSubnet", m.TCP.SourceSubnet)
 		s.subnets("spec.match.tcp.destinationSubnet", m.TCP.DestinationSubnet)
-		s.ignored("spec.match.tcp", "rules act on requests, which are not matched by address")
 	}
 	if m.UDP != nil {
 		s.error(finding.NotSupported, "spec.match.udp", "UDP is not carried by the mesh, and is refused as in 0.2", "remove it")
@@ -90,10 +106,17 @@ func (s *subject) header(path, name string, m v1alpha2.StringMatch) {
 	}
 }
 
+// isToken says whether text is a name of a header or method, of the length and the signs that names of objects here may have.
+func isToken(text string) bool {
+	return text != "" && len(text) <= v1alpha2.MaxHeaderName && !strings.ContainsFunc(text, notTokenAnyCase) && !strings.Contains(text, "`")
+}
+
 // notToken says of a character that no header's name has it.
 func notToken(r rune) bool {
 	return (r < 'a' || r > 'z') && (r < '0' || r > '9') && !strings.ContainsRune("!#$%&'*+-.^_`|~", r)
 }
+
+func notTokenAnyCase(r rune) bool { return (r < 'A' || r > 'Z') && notToken(r) }
 
 func (s *subject) route(route []v1alpha2.DestinationWeight) {
 	s.atMost("spec.route", len(route), v1alpha2.MaxRoutes)
@@ -129,6 +152,9 @@ func (s *subject) redirect(r *v1alpha2.RouteRuleSpec) {
 		{"httpFault", r.HTTPFault != nil},
 		{"rewrite", r.Rewrite != nil},
 		{"websocketUpgrade", r.WebsocketUpgrade},
+		{"mirror", r.Mirror != nil},
+		{"corsPolicy", r.CORSPolicy != nil},
+		{"appendHeaders", len(r.AppendHeaders) > 0},
 	} {
 		if other.set {
 			s.error(finding.Conflict, "spec."+other.field, "a rule that redirects has no "+other.field, "remove one of them")
@@ -169,10 +195,14 @@ func (s *subject) delay(d *v1alpha2.HTTPDelay) {
 	}
 	const path = "spec.httpFault.delay"
 	s.percent(path+".percent", d.Percent)
-	if d.ExponentialDelay != nil {
-		s.error(finding.NotSupported, path+".exponentialDelay", "delays of random length were never carried out, and are refused as in 0.2", "write fixedDelay")
-	} else {
+	if d.ExponentialDelay == nil {
 		s.requiredDuration(path+".fixedDelay", d.FixedDelay)
+	} else {
+		s.duration(path+".exponentialDelay", d.ExponentialDelay)
+		if d.FixedDelay != nil {
+			s.error(finding.Conflict, path, "fixedDelay and exponentialDelay exclude each other", "keep one of them")
+		}
+		s.duration(path+".fixedDelay", d.FixedDelay)
 	}
 	s.overrideHeader(path, d.OverrideHeaderName)
 }
@@ -192,15 +222,17 @@ func (s *subject) abort(a *v1alpha2.HTTPAbort) {
 	}
 	switch {
 	case set == 0:
-		s.error(finding.Required, path+".httpStatus", "it is not said what to answer", "set httpStatus")
+		s.error(finding.Required, path+".httpStatus", "it is not said what to answer", "set httpStatus or grpcStatus")
 	case set > 1:
-		s.error(finding.Conflict, path, "httpStatus, grpcStatus and http2Error exclude each other", "keep httpStatus")
+		s.error(finding.Conflict, path, "httpStatus, grpcStatus and http2Error exclude each other", "keep httpStatus or grpcStatus")
 	}
 	if a.GRPCStatus != nil {
-		s.error(finding.NotSupported, path+".grpcStatus", "gRPC statuses were never answered, and are refused as in 0.2", "write httpStatus")
+		if _, ok := GRPCStatus(*a.GRPCStatus); !ok {
+			s.error(finding.InvalidValue, path+".grpcStatus", fmt.Sprintf("%q is no status to fail with", *a.GRPCStatus), `write a name as in UNAVAILABLE, or a number from "1" to "16"`)
+		}
 	}
 	if a.HTTP2Error != nil {
-		s.ignored(path+".http2Error", "a proxy answers with a status")
+		s.error(finding.NotSupported, path+".http2Error", "proxies cannot break off an HTTP/2 stream with an error of their choice, nor could those of 0.2", "write httpStatus or grpcStatus")
 	}
 	if a.HTTPStatus == nil {
 		return
@@ -212,5 +244,116 @@ func (s *subject) abort(a *v1alpha2.HTTPAbort) {
 		s.ignored(path+".httpStatus", "0 aborts nothing")
 	case status < 200 || status == 600:
 		s.warn(finding.NotInForce, path+".httpStatus", fmt.Sprintf("a proxy cannot answer with %d, so no request is aborted", status), "write a status from 200 to 599")
+	}
+}
+
+// GRPCStatus is the number of a status of gRPC other than OK, given by its name or number.
+func GRPCStatus(text string) (number uint32, ok bool) {
+	names := []string{"CANCELLED", "UNKNOWN", "INVALID_ARGUMENT", "DEADLINE_EXCEEDED", "NOT_FOUND", "ALREADY_EXISTS", "PERMISSION_DENIED", "RESOURCE_EXHAUSTED",
+		"FAILED_PRECONDITION", "ABORTED", "OUT_OF_RANGE", "UNIMPLEMENTED", "INTERNAL", "UNAVAILABLE", "DATA_LOSS", "UNAUTHENTICATED"}
+	if i := slices.Index(names, text); i >= 0 {
+		return uint32(i + 1), true
+	}
+	n, err := strconv.ParseUint(text, 10, 32)
+	return uint32(n), err == nil && n >= 1 && n <= uint64(len(names)) && strconv.FormatUint(n, 10) == text
+}
+
+func (s *subject) throttle(t *v1alpha2.L4Throttle) {
+	if t == nil {
+		return
+	}
+	const path = "spec.l4Fault.throttle"
+	s.percent(path+".percent", t.Percent)
+	s.notNegative(path+".downstreamLimitBps", t.DownstreamLimitBps)
+	s.notNegative(path+".upstreamLimitBps", t.UpstreamLimitBps)
+	if t.DownstreamLimitBps == 0 && t.UpstreamLimitBps == 0 {
+		s.error(finding.Required, path, "no limit is set", "set downstreamLimitBps for what the caller gets, upstreamLimitBps for what it sends, in bits per second")
+	}
+	for _, other := range []struct {
+		field string
+		set   bool
+	}{
+		{"throttleAfterPeriod", t.ThrottleAfterPeriod != nil},
+		{"throttleAfterBytes", t.ThrottleAfterBytes != nil},
+		{"throttleForPeriod", t.ThrottleForPeriod != nil},
+	} {
+		if other.set {
+			s.error(finding.NotSupported, path+"."+other.field, "proxies limit a connection from its beginning to its end", "remove it")
+		}
+	}
+}
+
+func (s *subject) terminate(t *v1alpha2.L4Terminate) {
+	if t == nil {
+		return
+	}
+	const path = "spec.l4Fault.terminate"
+	s.percent(path+".percent", t.Percent)
+	s.duration(path+".terminateAfterPeriod", t.TerminateAfterPeriod)
+}
+
+func (s *subject) cors(c *v1alpha2.CORSPolicy) {
+	const path = "spec.corsPolicy"
+	s.atMost(path+".allowOrigin", len(c.AllowOrigin), v1alpha2.MaxHeaders)
+	if len(c.AllowOrigin) == 0 {
+		s.error(finding.Required, path+".allowOrigin", "no origin is allowed, so nothing is", `write origins as in https://shop.example, or "*" for all`)
+	}
+	for i, origin := range c.AllowOrigin {
+		item := finding.Item(path+".allowOrigin", i)
+		if origin == "" {
+			s.error(finding.InvalidValue, item, "an empty origin is none", `write it as in https://shop.example, or "*" for all`)
+		}
+		s.headerText(item, origin)
+	}
+	for _, list := range []struct {
+		field string
+		names []string
+	}{
+		{"allowMethods", c.AllowMethods}, {"allowHeaders", c.AllowHeaders}, {"exposeHeaders", c.ExposeHeaders},
+	} {
+		s.atMost(path+"."+list.field, len(list.names), v1alpha2.MaxHeaders)
+		for i, name := range list.names {
+			if !isToken(name) {
+				s.error(finding.InvalidValue, finding.Item(path+"."+list.field, i), fmt.Sprintf("%.256q is no name of a method or header", name), "write one name an entry")
+			}
+		}
+	}
+	switch d := c.MaxAge; {
+	case d == nil:
+	case d.Duration < 0:
+		s.error(finding.InvalidValue, path+".maxAge", fmt.Sprintf("%s is negative", d.Duration), "it is 0s or more")
+	case d.Duration%time.Second != 0:
+		s.error(finding.InvalidValue, path+".maxAge", fmt.Sprintf("%s is no whole number of seconds", d.Duration), "write it as in 10m or 86400s")
+	}
+	if c.AllowCredentials != nil && *c.AllowCredentials && slices.Contains(c.AllowOrigin, "*") {
+		s.warn(finding.NotInForce, path+".allowCredentials", "with every origin allowed, any page on the web may act in the name of whoever visits it", "name the origins")
+	}
+}
+
+// unappendable are the headers that say where a request goes and where it ends.
+func unappendable() []string {
+	return []string{"host", "content-length", "transfer-encoding", "connection", "upgrade", "te", "keep-alive", "proxy-connection"}
+}
+
+func (s *subject) appendHeaders(headers map[string]v1alpha2.HeaderValue) {
+	const path = "spec.appendHeaders"
+	s.atMost(path, len(headers), v1alpha2.MaxHeaders)
+	names := map[string]string{}
+	for _, name := range sortedKeys(headers) {
+		field, value := finding.Child(path, name), string(headers[name])
+		switch lower := strings.ToLower(name); {
+		case name == "" || len(name) > v1alpha2.MaxHeaderName || strings.ContainsFunc(name, notTokenAnyCase):
+			s.error(finding.InvalidValue, field, fmt.Sprintf("%.256q is no header name", name), "a name is made of letters, digits and dashes")
+		case slices.Contains(unappendable(), lower):
+			s.error(finding.InvalidValue, field, fmt.Sprintf("%s says where a request goes or ends", name), "rewrite.authority changes the host; the others are the proxies' own")
+		case names[lower] != "":
+			s.warn(finding.NotInForce, field, fmt.Sprintf("%s is the same header, so both values are added", names[lower]), "keep one of them")
+		default:
+			names[lower] = name
+		}
+		s.short(field, value)
+		if strings.ContainsFunc(value, func(r rune) bool { return r < ' ' || r == 0x7f }) {
+			s.error(finding.InvalidValue, field, fmt.Sprintf("%q holds a control character", value), "remove it")
+		}
 	}
 }

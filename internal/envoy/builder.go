@@ -247,7 +247,7 @@ func (b *Builder) addSubsets(subsets map[subset]selection, rule *model.Rule) {
 		if !p.Protocol.IsHTTP() {
 			continue
 		}
-		for _, t := range rule.Routes {
+		for _, t := range rule.Targets() {
 			if s, ok := b.target(t.Host, t.Labels, p); ok {
 				subsets[s] = selection{labels: t.Labels}
 			}

@@ -66,7 +66,7 @@ func (b *Builder) outboundDetected(host string, port uint32, routes, cluster str
 	b.detect(l)
 	m := b.connectionManager("outbound_" + routeName(port))
 	m.RouteSpecifier = rds(routes)
-	l.FilterChains = []*listenerv3.FilterChain{whenHTTP(chain(network(hcmFilter, m)))}
+	l.FilterChains = []*listenerv3.FilterChain{whenHTTP(chain(rememberAddresses(), network(hcmFilter, m)))}
 	l.DefaultFilterChain = chain(tcpProxy("outbound_"+routeName(port), cluster))
 	return newResource(l.Name, l, refs...)
 }

@@ -32,7 +32,7 @@ func (b *Builder) ingressListeners(v4, v6 bool) []*Resource {
 	l.TrafficDirection = corev3.TrafficDirection_OUTBOUND
 	m := b.ingressManager("ingress_http")
 	m.RouteSpecifier = rds(ingressRoutes)
-	l.FilterChains = []*listenerv3.FilterChain{chain(network(hcmFilter, m))}
+	l.FilterChains = []*listenerv3.FilterChain{chain(rememberAddresses(), network(hcmFilter, m))}
 	out := []*Resource{newResource(l.Name, l)}
 	if secure := b.ingressTLSListener(v4, v6); secure != nil {
 		out = append(out, secure)

@@ -120,7 +120,7 @@ func (b *Builder) ingressTLSChain(c *model.Certificate) *listenerv3.FilterChain 
 	m.RouteSpecifier = rds(secureRoutes(c))
 	return &listenerv3.FilterChain{
 		Name:    certificateKey(c),
-		Filters: []*listenerv3.Filter{network(hcmFilter, m)},
+		Filters: []*listenerv3.Filter{rememberAddresses(), network(hcmFilter, m)},
 		TransportSocket: &corev3.TransportSocket{Name: tlsSocketName, ConfigType: &corev3.TransportSocket_TypedConfig{
 			TypedConfig: pack(&tlsv3.DownstreamTlsContext{CommonTlsContext: &tlsv3.CommonTlsContext{
 				TlsParams: &tlsv3.TlsParameters{

@@ -7,7 +7,9 @@ import (
 	routev3 "github.com/envoyproxy/go-control-plane/envoy/config/route/v3"
 	filelogv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/access_loggers/file/v3"
 	streamlogv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/access_loggers/stream/v3"
+	corsv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/filters/http/cors/v3"
 	faultv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/filters/http/fault/v3"
+	luav3 "github.com/envoyproxy/go-control-plane/envoy/extensions/filters/http/lua/v3"
 	routerv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/filters/http/router/v3"
 	hcmv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/filters/network/http_connection_manager/v3"
 	tcpv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/filters/network/tcp_proxy/v3"
@@ -21,6 +23,8 @@ import (
 
 // Names of the filters, which must be those of the typed configuration.
 const (
+	corsFilter   = "envoy.filters.http.cors"
+	luaFilter    = "envoy.filters.http.lua"
 	faultFilter  = "envoy.filters.http.fault"
 	routerFilter = "envoy.filters.http.router"
 	hcmFilter    = "envoy.filters.network.http_connection_manager"
@@ -61,7 +65,7 @@ func (b *Builder) outboundAny(port uint32) *Resource {
 		m.SchemeHeaderTransformation = &corev3.SchemeHeaderTransformation{MatchUpstream: true}
 		m.StripMatchingHostPort = port == httpsPort
 	}
-	all := chain(network(hcmFilter, m))
+	all := chain(rememberAddresses(), network(hcmFilter, m))
 	if !b.saysHTTP(port) {
 		// Only services that do not say what they speak have the port.
 		b.detect(l)
@@ -113,7 +117,9 @@ func (b *Builder) connectionManager(statPrefix string) *hcmv3.HttpConnectionMana
 	return &hcmv3.HttpConnectionManager{
 		StatPrefix: statPrefix,
 		HttpFilters: []*hcmv3.HttpFilter{
-			httpFilter(faultFilter, &faultv3.HTTPFault{}),
+			dormant(httpFilter(corsFilter, &corsv3.Cors{})),
+			dormant(httpFilter(luaFilter, &luav3.Lua{})),
+			dormant(httpFilter(faultFilter, &faultv3.HTTPFault{})),
 			httpFilter(routerFilter, &routerv3.Router{}),
 		},
 		HttpProtocolOptions:  &corev3.Http1ProtocolOptions{AcceptHttp_10: true},
@@ -204,4 +210,10 @@ func network(name string, config proto.Message) *listenerv3.Filter {
 
 func httpFilter(name string, config proto.Message) *hcmv3.HttpFilter {
 	return &hcmv3.HttpFilter{Name: name, ConfigType: &hcmv3.HttpFilter_TypedConfig{TypedConfig: pack(config)}}
+}
+
+// dormant makes a filter that acts only on routes that have a configuration for it, and costs the others nothing.
+func dormant(f *hcmv3.HttpFilter) *hcmv3.HttpFilter {
+	f.Disabled = true
+	return f
 }

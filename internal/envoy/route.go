@@ -8,10 +8,9 @@ import (
 
 	corev3 "github.com/envoyproxy/go-control-plane/envoy/config/core/v3"
 	routev3 "github.com/envoyproxy/go-control-plane/envoy/config/route/v3"
-	commonfaultv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/filters/common/fault/v3"
-	faultv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/filters/http/fault/v3"
 	previoushostsv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/retry/host/previous_hosts/v3"
 	typev3 "github.com/envoyproxy/go-control-plane/envoy/type/v3"
+	"google.golang.org/protobuf/proto"
 	"google.golang.org/protobuf/types/known/anypb"
 	"google.golang.org/protobuf/types/known/durationpb"
 	"google.golang.org/protobuf/types/known/wrapperspb"
@@ -74,7 +73,7 @@ func (c *caller) routes(d destination, name string, outer pathMatch, conditions 
 			continue
 		}
 		out = append(out, c.ruleRoutes(rule, d, both, slices.Concat(conditions, headers, extra))...)
-		if path.takesAll() && len(headers) == 0 {
+		if path.takesAll() && len(headers) == 0 && rule.Addresses == nil {
 			return out
 		}
 	}
@@ -91,16 +90,21 @@ func (c *caller) routes(d destination, name string, outer pathMatch, conditions 
 // has seen them, and Envoy tells methods apart by matching only.
 func (c *caller) ruleRoutes(rule *model.Rule, d destination, path pathMatch, headers []*routev3.HeaderMatcher) []*routev3.Route {
 	name := rule.Ref.Namespace + "/" + rule.Ref.Name
+	match := func(headers []*routev3.HeaderMatcher, action any) *routev3.Route {
+		r := newRoute(name, path, headers, action)
+		setAddresses(r.GetMatch(), rule.Addresses)
+		return r
+	}
 	if rule.Redirect != nil {
 		r := &routev3.RedirectAction{HostRedirect: rule.Redirect.Authority}
 		if rule.Redirect.URI != "" {
 			r.PathRewriteSpecifier = &routev3.RedirectAction_PathRedirect{PathRedirect: rule.Redirect.URI}
 		}
-		return []*routev3.Route{newRoute(name, path, headers, &routev3.Route_Redirect{Redirect: r})}
+		return []*routev3.Route{match(headers, &routev3.Route_Redirect{Redirect: r})}
 	}
 	build := func(headers []*routev3.HeaderMatcher, retry *routev3.RetryPolicy) *routev3.Route {
-		action := &routev3.RouteAction{Timeout: duration(rule.Timeout), RetryPolicy: retry}
-		if c.setClusters(action, rule, d) && (rule.Retry == nil || rule.Retry.Attempts > 0) {
+		action := &routev3.RouteAction{Timeout: duration(rule.Timeout), RetryPolicy: retry, RequestMirrorPolicies: c.mirror(rule, d)}
+		if c.setClusters(action, rule, d) && retries(rule.Retry) {
 			if retry == nil {
 				action.RetryPolicy = defaultRetryPolicy()
 			}
@@ -109,24 +113,74 @@ func (c *caller) ruleRoutes(rule *model.Rule, d destination, path pathMatch, hea
 		if rule.Rewrite != nil {
 			setRewrite(action, rule.Rewrite, path)
 		}
-		r := newRoute(name, path, headers, &routev3.Route_Route{Route: action})
-		if f := fault(rule.Fault); f != nil {
-			r.TypedPerFilterConfig = map[string]*anypb.Any{faultFilter: pack(f)}
-		}
+		r := match(headers, &routev3.Route_Route{Route: action})
+		c.setFilters(r, rule)
 		return r
 	}
-	if rule.Retry == nil {
+	switch r := rule.Retry; {
+	case r == nil:
 		return []*routev3.Route{build(headers, nil)}
-	}
-	if rule.Retry.Attempts == 0 {
+	case !retries(r):
 		// An empty policy stands in the way of the virtual host's.
 		return []*routev3.Route{build(headers, &routev3.RetryPolicy{})}
+	case r.NonIdempotent:
+		on := retryIdempotent
+		if d.port.Protocol == model.GRPC {
+			on += ",unavailable"
+		}
+		return []*routev3.Route{build(headers, ruleRetryPolicy(on, r))}
+	default:
+		idempotent := append(slices.Clone(headers), regexHeader(methodHeader, idempotentMethods))
+		return []*routev3.Route{
+			build(idempotent, ruleRetryPolicy(retryIdempotent, r)),
+			build(headers, ruleRetryPolicy(retryUnprocessed, r)),
+		}
 	}
-	idempotent := append(slices.Clone(headers), regexHeader(methodHeader, idempotentMethods))
-	return []*routev3.Route{
-		build(idempotent, retryPolicy(retryIdempotent, rule.Retry.Attempts, rule.Retry.PerTryTimeout)),
-		build(headers, retryPolicy(retryUnprocessed, rule.Retry.Attempts, rule.Retry.PerTryTimeout)),
+}
+
+// retries says whether anything may be tried again: by the rule, or by what a request may ask for.
+func retries(r *model.Retry) bool { return r == nil || r.Attempts > 0 || r.Header != "" }
+
+// setFilters tells the filters before the router what a rule wants of them, and what a request is to carry when they are through.
+func (c *caller) setFilters(r *routev3.Route, rule *model.Rule) {
+	set := func(name string, config proto.Message) {
+		if r.TypedPerFilterConfig == nil {
+			r.TypedPerFilterConfig = map[string]*anypb.Any{}
+		}
+		r.TypedPerFilterConfig[name] = pack(config)
 	}
+	if p := cors(rule.CORS); p != nil {
+		set(corsFilter, p)
+	}
+	if p := c.said(rule); p != nil {
+		set(luaFilter, p)
+	}
+	if f := fault(rule.Fault); f != nil {
+		set(faultFilter, f)
+		if f.GetDelay().GetHeaderDelay() != nil || f.GetAbort().GetHeaderAbort() != nil {
+			r.RequestHeadersToRemove = faultHeaders()
+		}
+	}
+	for _, h := range rule.AppendHeaders {
+		r.RequestHeadersToAdd = append(r.RequestHeadersToAdd, &corev3.HeaderValueOption{
+			// The author's percent signs are no commands to Envoy.
+			Header:         &corev3.HeaderValue{Key: h.Name, Value: strings.ReplaceAll(h.Value, "%", "%%")},
+			AppendAction:   corev3.HeaderValueOption_APPEND_IF_EXISTS_OR_ADD,
+			KeepEmptyValue: true,
+		})
+	}
+}
+
+// mirror sends copies of requests to d.
+func (c *caller) mirror(rule *model.Rule, d destination) []*routev3.RouteAction_RequestMirrorPolicy {
+	if rule.Mirror == nil {
+		return nil
+	}
+	to, ok := c.b.target(rule.Mirror.Host, rule.Mirror.Labels, d.port)
+	if !ok {
+		return nil
+	}
+	return []*routev3.RouteAction_RequestMirrorPolicy{{Cluster: to.cluster()}}
 }
 
 // setClusters sends to the rule's targets, or to all instances when it names none. It says whether a target is in shares.
@@ -203,13 +257,29 @@ func setRewrite(action *routev3.RouteAction, rewrite *model.Rewrite, path pathMa
 
 // defaultRetryPolicy is a virtual host's, for the routes that have none of their own: it loses no request to an instance that comes or goes.
 func defaultRetryPolicy() *routev3.RetryPolicy {
-	return retryPolicy(retryUnprocessed, defaultRetries, 0)
+	return retryPolicy(retryUnprocessed, defaultRetries, soon)
 }
 
-func retryPolicy(on string, attempts uint32, perTry time.Duration) *routev3.RetryPolicy {
-	p := &routev3.RetryPolicy{
-		RetryOn:    on,
-		NumRetries: wrapperspb.UInt32(attempts),
+func ruleRetryPolicy(on string, r *model.Retry) *routev3.RetryPolicy {
+	p := retryPolicy(on, r.Attempts, later)
+	if r.PerTryTimeout > 0 {
+		p.PerTryTimeout = duration(r.PerTryTimeout)
+	}
+	return p
+}
+
+// How long a retry waits at most at first, and then twice as long. It goes to another instance, so there is nothing to wait for where none has begun;
+// and who waits counts against the retry budget.
+const (
+	soon  = time.Millisecond
+	later = 5 * time.Millisecond
+)
+
+func retryPolicy(on string, attempts uint32, wait time.Duration) *routev3.RetryPolicy {
+	return &routev3.RetryPolicy{
+		RetryOn:      on,
+		NumRetries:   wrapperspb.UInt32(attempts),
+		RetryBackOff: &routev3.RetryPolicy_RetryBackOff{BaseInterval: duration(wait), MaxInterval: duration(50 * wait)},
 		RetryHostPredicate: []*routev3.RetryPolicy_RetryHostPredicate{{
 			Name:       "envoy.retry_host_predicates.previous_hosts",
 			ConfigType: &routev3.RetryPolicy_RetryHostPredicate_TypedConfig{TypedConfig: pack(&previoushostsv3.PreviousHostsPredicate{})},
@@ -219,31 +289,6 @@ func retryPolicy(on string, attempts uint32, perTry time.Duration) *routev3.Retr
 			Name: unprocessedHeader, HeaderMatchSpecifier: &routev3.HeaderMatcher_PresentMatch{PresentMatch: true},
 		}},
 	}
-	if perTry > 0 {
-		p.PerTryTimeout = duration(perTry)
-	}
-	return p
-}
-
-// fault is the per-route configuration of the fault filter; nil when nothing is injected.
-func fault(f *model.Fault) *faultv3.HTTPFault {
-	if f == nil {
-		return nil
-	}
-	out := &faultv3.HTTPFault{}
-	if f.Delay > 0 && f.DelayPercent > 0 {
-		out.Delay = &commonfaultv3.FaultDelay{
-			FaultDelaySecifier: &commonfaultv3.FaultDelay_FixedDelay{FixedDelay: duration(f.Delay)},
-			Percentage:         percent(f.DelayPercent),
-		}
-	}
-	if f.AbortStatus > 0 && f.AbortPercent > 0 {
-		out.Abort = &faultv3.FaultAbort{ErrorType: &faultv3.FaultAbort_HttpStatus{HttpStatus: f.AbortStatus}, Percentage: percent(f.AbortPercent)}
-	}
-	if out.Delay == nil && out.Abort == nil {
-		return nil
-	}
-	return out
 }
 
 // duration bounds d by a century: Envoy refuses what its clock cannot count.

@@ -4,7 +4,9 @@ import (
 	"cmp"
 	"fmt"
 	"maps"
+	"net/netip"
 	"slices"
+	"strings"
 	"time"
 
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
@@ -48,15 +50,17 @@ func (t *ruleTranslation) hostname(s v1alpha2.IstioService) string {
 func (t *ruleTranslation) rule() *model.Rule {
 	spec := &t.in.Spec
 	out := &model.Rule{Ref: refOf(t.object), Precedence: spec.Precedence, Host: t.hostname(spec.Destination)}
-	if svc := t.service(out.Host); svc != nil {
-		if !slices.ContainsFunc(svc.Ports, func(p model.Port) bool { return p.Protocol.IsHTTP() }) {
-			t.find(t.object, finding.NotInForce, finding.Warning, "spec.destination", fmt.Sprintf("service %s has no HTTP port, and rules act on requests only", short(out.Host)),
-				"name the port http-…, http2-… or grpc-…, or set its appProtocol")
-			return nil
-		}
+	svc := t.service(out.Host)
+	if svc != nil {
 		out.CallerNamespace = callers(svc, t.in.Namespace)
 	}
 	t.match(out)
+	out.Connections = t.connections(out, svc)
+	if svc != nil && !hasHTTP(svc) && !out.Connections {
+		t.find(t.object, finding.NotInForce, finding.Warning, "spec.match.request", fmt.Sprintf("service %s has no HTTP port, and there are no requests to match", short(out.Host)),
+			"name the port http-…, http2-… or grpc-…, or set its appProtocol")
+		return nil
+	}
 	t.targets(out)
 	if r := spec.Redirect; r != nil {
 		out.Redirect = &model.Redirect{URI: r.URI, Authority: r.Authority}
@@ -67,12 +71,66 @@ func (t *ruleTranslation) rule() *model.Rule {
 	out.Websocket = spec.WebsocketUpgrade
 	if t := spec.HTTPReqTimeout; t != nil && t.SimpleTimeout != nil {
 		out.Timeout = duration(t.SimpleTimeout.Timeout)
+		out.TimeoutHeader = strings.ToLower(t.SimpleTimeout.OverrideHeaderName)
 	}
 	if r := spec.HTTPReqRetries; r != nil && r.SimpleRetry != nil {
-		out.Retry = &model.Retry{Attempts: uint32(max(r.SimpleRetry.Attempts, 0)), PerTryTimeout: duration(r.SimpleRetry.PerTryTimeout)}
+		out.Retry = &model.Retry{
+			Attempts: uint32(max(r.SimpleRetry.Attempts, 0)), PerTryTimeout: duration(r.SimpleRetry.PerTryTimeout),
+			NonIdempotent: r.SimpleRetry.NonIdempotent, Header: strings.ToLower(r.SimpleRetry.OverrideHeaderName),
+		}
 	}
 	out.Fault = fault(spec.HTTPFault)
+	out.CORS = cors(spec.CORSPolicy)
+	for _, name := range slices.Sorted(maps.Keys(spec.AppendHeaders)) {
+		out.AppendHeaders = append(out.AppendHeaders, model.Header{Name: strings.ToLower(name), Value: string(spec.AppendHeaders[name])})
+	}
+	t.mirror(out)
+	out.ConnectionFault = connectionFault(spec.L4Fault)
+	t.judgeProtocols(out, svc)
 	return out
+}
+
+// connections says whether the rule acts on connections to ports of svc that are not HTTP: when it has conditions on them or faults for them, or
+// when there are no other ports.
+func (t *ruleTranslation) connections(out *model.Rule, svc *model.Service) bool {
+	spec := &t.in.Spec
+	asked := spec.Match != nil && spec.Match.TCP != nil || spec.L4Fault != nil
+	return len(out.Headers) == 0 && (asked || svc != nil && !hasHTTP(svc))
+}
+
+func hasHTTP(svc *model.Service) bool {
+	return slices.ContainsFunc(svc.Ports, func(p model.Port) bool { return p.Protocol.IsHTTP() })
+}
+
+// judgeProtocols says which parts of the rule are about something that no port of its service carries.
+func (t *ruleTranslation) judgeProtocols(out *model.Rule, svc *model.Service) {
+	spec := &t.in.Spec
+	if spec.L4Fault != nil && svc == nil && t.external(out.Host) != nil {
+		t.find(t.object, finding.NotInForce, finding.Warning, "spec.l4Fault", fmt.Sprintf("%s is outside of the mesh, and faults are put into connections within it alone", out.Host), "remove it")
+	}
+	if svc == nil {
+		return
+	}
+	if spec.L4Fault != nil && !slices.ContainsFunc(svc.Ports, func(p model.Port) bool { return p.Protocol.IsTCP() }) {
+		t.find(t.object, finding.NotInForce, finding.Warning, "spec.l4Fault",
+			fmt.Sprintf("all ports of service %s are HTTP, whose connections carry requests to other services, too", short(out.Host)), "put a fault into requests with spec.httpFault")
+	}
+	if hasHTTP(svc) {
+		return
+	}
+	for _, part := range []struct {
+		field string
+		set   bool
+	}{
+		{"redirect", spec.Redirect != nil}, {"rewrite", spec.Rewrite != nil}, {"websocketUpgrade", spec.WebsocketUpgrade},
+		{"httpReqTimeout", spec.HTTPReqTimeout != nil}, {"httpReqRetries", spec.HTTPReqRetries != nil}, {"httpFault", spec.HTTPFault != nil},
+		{"mirror", spec.Mirror != nil}, {"corsPolicy", spec.CORSPolicy != nil}, {"appendHeaders", len(spec.AppendHeaders) > 0},
+	} {
+		if part.set {
+			t.find(t.object, finding.NotInForce, finding.Warning, "spec."+part.field, fmt.Sprintf("service %s has no HTTP port, and this is about requests", short(out.Host)),
+				"name the port http-…, http2-… or grpc-…, or set its appProtocol")
+		}
+	}
 }
 
 // callers is the only namespace whose calls an object of namespace acts on, empty for all. check tells the author.
@@ -95,13 +153,16 @@ func (b *builder) source(s *v1alpha2.IstioService, namespace string) *model.Sour
 	}
 }
 
-// match takes over the conditions; those on addresses have no effect, as check says.
+// match takes over the conditions.
 func (t *ruleTranslation) match(out *model.Rule) {
 	m := t.in.Spec.Match
 	if m == nil {
 		return
 	}
 	out.Source = t.source(m.Source, t.in.Namespace)
+	if m.TCP != nil && len(m.TCP.SourceSubnet)+len(m.TCP.DestinationSubnet) > 0 {
+		out.Addresses = &model.Addresses{Sources: subnets(m.TCP.SourceSubnet), Destinations: subnets(m.TCP.DestinationSubnet)}
+	}
 	if m.Request == nil {
 		return
 	}
@@ -122,6 +183,18 @@ func (t *ruleTranslation) match(out *model.Rule) {
 	slices.SortFunc(out.Headers, func(a, b model.HeaderMatch) int { return cmp.Compare(a.Name, b.Name) })
 }
 
+// subnets reads what check lets through.
+func subnets(texts []string) []netip.Prefix {
+	var out []netip.Prefix
+	for _, text := range texts {
+		if p, ok := check.Subnet(text); ok {
+			out = append(out, p)
+		}
+	}
+	slices.SortFunc(out, netip.Prefix.Compare)
+	return slices.Compact(out)
+}
+
 // pseudoHeader is the header of HTTP/2 that a rule means by a name without colon.
 func pseudoHeader(name string) string {
 	switch name {
@@ -140,7 +213,7 @@ func (t *ruleTranslation) targets(out *model.Rule) {
 		target := model.Target{Host: out.Host, Labels: r.Labels, Weight: uint32(min(max(r.Weight, 0), 100))}
 		if r.Destination != nil {
 			target.Host = t.hostname(*r.Destination)
-			t.judgeTarget(finding.Child(finding.Item("spec.route", i), "destination"), own, target.Host)
+			t.judgeTarget(out, finding.Child(finding.Item("spec.route", i), "destination"), own, target.Host)
 		}
 		t.judgeOutside(finding.Item("spec.route", i), out.Host, target)
 		if len(t.in.Spec.Route) == 1 {
@@ -163,20 +236,52 @@ func (t *ruleTranslation) judgeOutside(field, host string, target model.Target) 
 	}
 }
 
-// judgeTarget says when requests to a port of the rule's service would find no port at the target.
-func (t *ruleTranslation) judgeTarget(field string, own *model.Service, host string) {
+// judgeTarget says when requests or connections to a port of the rule's service would find no port at the target.
+func (t *ruleTranslation) judgeTarget(out *model.Rule, field string, own *model.Service, host string) {
 	target := t.service(host)
 	if own == nil || target == nil {
 		return
 	}
 	for _, p := range own.Ports {
-		if !p.Protocol.IsHTTP() {
-			continue
-		}
-		if _, ok := target.TargetPort(p.Number); !ok || target.ExternalName != "" {
+		if _, ok := target.TargetPort(p.Number); p.Protocol.IsHTTP() && (!ok || target.ExternalName != "") {
 			t.find(t.object, finding.NotInForce, finding.Warning, field,
 				fmt.Sprintf("service %s has no HTTP port %d and not just one other, so these requests get 503", short(host), p.Number),
 				"give the target service an HTTP port of the same number")
+		}
+		if _, ok := target.ConnectionPort(p.Number); out.Connections && p.Protocol.IsTCP() && (!ok || target.ExternalName != "") {
+			t.find(t.object, finding.NotInForce, finding.Warning, field,
+				fmt.Sprintf("service %s has no TCP port %d and not just one other, so these connections are closed", short(host), p.Number),
+				"give the target service a TCP port of the same number")
+		}
+	}
+}
+
+// mirror takes over where copies go.
+func (t *ruleTranslation) mirror(out *model.Rule) {
+	in := t.in.Spec.Mirror
+	if in == nil {
+		return
+	}
+	to := model.Target{Host: t.hostname(*in), Labels: in.Labels}
+	if t.service(to.Host) == nil && t.external(to.Host) != nil {
+		t.find(t.object, finding.NotInForce, finding.Warning, "spec.mirror", fmt.Sprintf("%s is outside of the mesh, where no copies are sent", to.Host), "mirror to a service of the mesh")
+		return
+	}
+	t.judgeMirror(out, to.Host)
+	out.Mirror = &to
+}
+
+// judgeMirror says when copies of requests to a port of the rule's service would find no port.
+func (t *ruleTranslation) judgeMirror(out *model.Rule, host string) {
+	own, target := t.service(out.Host), t.service(host)
+	if own == nil || target == nil {
+		return
+	}
+	for _, p := range own.Ports {
+		if _, ok := target.TargetPort(p.Number); p.Protocol.IsHTTP() && (!ok || target.ExternalName != "") {
+			t.find(t.object, finding.NotInForce, finding.Warning, "spec.mirror",
+				fmt.Sprintf("service %s has no HTTP port %d and not just one other, so these requests are not copied", short(host), p.Number),
+				"give the service an HTTP port of the same number")
 		}
 	}
 }
@@ -187,17 +292,59 @@ func fault(in *v1alpha2.HTTPFaultInjection) *model.Fault {
 		return nil
 	}
 	f := model.Fault{}
-	if d := in.Delay; d != nil {
-		f.DelayPercent, f.Delay = percent(d.Percent), duration(d.FixedDelay)
+	if d := in.Delay; d != nil && percent(d.Percent) > 0 {
+		f.Delay = &model.Delay{Percent: percent(d.Percent), Fixed: duration(d.FixedDelay), Mean: duration(d.ExponentialDelay), Header: strings.ToLower(d.OverrideHeaderName)}
 	}
-	// Envoy can abort with a status that ends a request and no other; check tells the author.
-	if a := in.Abort; a != nil && a.HTTPStatus != nil && *a.HTTPStatus >= 200 && *a.HTTPStatus < 600 {
-		f.AbortPercent, f.AbortStatus = percent(a.Percent), uint32(*a.HTTPStatus)
+	if a := in.Abort; a != nil && percent(a.Percent) > 0 {
+		abort := &model.Abort{Percent: percent(a.Percent), Header: strings.ToLower(a.OverrideHeaderName)}
+		// Envoy can abort with a status that ends a request and no other; check tells the author.
+		switch {
+		case a.GRPCStatus != nil:
+			abort.GRPCStatus, abort.IsGRPC = check.GRPCStatus(*a.GRPCStatus)
+		case a.HTTPStatus != nil && *a.HTTPStatus >= 200 && *a.HTTPStatus < 600:
+			abort.HTTPStatus = uint32(*a.HTTPStatus)
+		default:
+			abort = nil
+		}
+		f.Abort = abort
 	}
 	if f == (model.Fault{}) {
 		return nil
 	}
 	return &f
+}
+
+// connectionFault is nil when nothing would be done to connections.
+func connectionFault(in *v1alpha2.L4FaultInjection) *model.ConnectionFault {
+	if in == nil {
+		return nil
+	}
+	f := model.ConnectionFault{}
+	if t := in.Throttle; t != nil && percent(t.Percent) > 0 {
+		f.ThrottlePercent = percent(t.Percent)
+		f.DownBitsPerSecond, f.UpBitsPerSecond = uint64(max(t.DownstreamLimitBps, 0)), uint64(max(t.UpstreamLimitBps, 0))
+	}
+	if t := in.Terminate; t != nil && percent(t.Percent) > 0 {
+		f.TerminatePercent, f.TerminateAfter = percent(t.Percent), duration(t.TerminateAfterPeriod)
+	}
+	if f == (model.ConnectionFault{}) {
+		return nil
+	}
+	return &f
+}
+
+func cors(in *v1alpha2.CORSPolicy) *model.CORS {
+	if in == nil {
+		return nil
+	}
+	out := &model.CORS{
+		AllowOrigins: in.AllowOrigin, AllowMethods: in.AllowMethods, AllowHeaders: in.AllowHeaders, ExposeHeaders: in.ExposeHeaders,
+		Credentials: in.AllowCredentials != nil && *in.AllowCredentials,
+	}
+	if in.MaxAge != nil {
+		out.MaxAge = new(duration(in.MaxAge))
+	}
+	return out
 }
 
 // percent is all when unset.

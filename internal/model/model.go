@@ -200,6 +200,10 @@ type Rule struct {
 	Source          *Source
 	// Headers, by name, all must match. Pseudo headers are :path, :method, :authority, :scheme.
 	Headers []HeaderMatch
+	// Addresses of the connection; nil for any.
+	Addresses *Addresses
+	// Connections says that the rule acts on connections to ports that are not HTTP; such a rule may have no Headers.
+	Connections bool
 	// Routes are the weighted targets; empty means all instances of Host. Weights total 100.
 	Routes   []Target
 	Redirect *Redirect
@@ -208,8 +212,17 @@ type Rule struct {
 	Websocket bool
 	// Timeout of the whole request, 0 when the rule sets none.
 	Timeout time.Duration
-	Retry   *Retry
-	Fault   *Fault
+	// TimeoutHeader, in lower case, in which a request may say its own, in milliseconds; empty for none.
+	TimeoutHeader string
+	Retry         *Retry
+	Fault         *Fault
+	// Mirror gets a copy of each request; its Weight means nothing.
+	Mirror *Target
+	CORS   *CORS
+	// AppendHeaders to requests, by name.
+	AppendHeaders []Header
+	// ConnectionFault of connections to ports that are not HTTP.
+	ConnectionFault *ConnectionFault
 }
 
 // Source restricts a rule to callers; all that is set must hold.
@@ -262,14 +275,16 @@ type Rewrite struct {
 type Retry struct {
 	Attempts      uint32
 	PerTryTimeout time.Duration
+	// NonIdempotent requests are repeated, too.
+	NonIdempotent bool
+	// Header, in lower case, in which a request may say its own number of attempts; empty for none.
+	Header string
 }
 
 // Fault injected on purpose; percents are 0 to 100.
 type Fault struct {
-	DelayPercent float64
-	Delay        time.Duration
-	AbortPercent float64
-	AbortStatus  uint32
+	Delay *Delay
+	Abort *Abort
 }
 
 // Policy is a DestinationPolicy with every name resolved. What it leaves open, balancing or breaker, the next policy that applies may say.
