@@ -168,7 +168,7 @@ func (c *caller) ingressTable(t ingressTable, p ingressPaths) *Resource {
 		config.VirtualHosts = append(config.VirtualHosts, vh)
 	}
 	if !t.others {
-		t.foreign = []string{anyHost}
+		t.foreign = append(t.foreign, anyHost)
 	}
 	if len(t.foreign) > 0 {
 		config.VirtualHosts = append(config.VirtualHosts, &routev3.VirtualHost{Name: "misdirected", Domains: t.foreign, Routes: []*routev3.Route{misdirected()}})
