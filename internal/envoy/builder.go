@@ -120,7 +120,11 @@ func (b *Builder) For(proxy model.Proxy) *Resources {
 	case model.Sidecar:
 		return b.forSidecar(w, v4, v6)
 	case model.Ingress:
-		return b.group(proxy.Type, w, fmt.Sprint(v4, v6), func(c *caller) *Resources { return c.gateway(v4, v6) })
+		r := b.group(proxy.Type, w, fmt.Sprint(v4, v6), func(c *caller) *Resources { return c.gateway(v4, v6) })
+		if proxy.Unproven {
+			return r.withoutSecrets()
+		}
+		return r
 	case model.Egress:
 	}
 	return &Resources{}

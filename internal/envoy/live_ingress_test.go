@@ -21,6 +21,7 @@ import (
 	"google.golang.org/grpc/credentials"
 	healthpb "google.golang.org/grpc/health/grpc_health_v1"
 
+	"github.com/meshctl/meshctl/internal/envoy"
 	"github.com/meshctl/meshctl/internal/model"
 	"github.com/meshctl/meshctl/internal/testkit/envoyproc"
 )
@@ -355,6 +356,60 @@ spec:
 			t.Errorf("got %q, %v", body, err)
 		}
 	})
+}
+
+// Keys are told to gateways alone, and to such as have proved to be one; nothing prints them.
+func TestKeysAreForGatewaysAlone(t *testing.T) {
+	pair := envoyproc.NewAuthority(t).Certificate(t, "shop.example")
+	text := reviews + keyPair(t, "shop", pair) + keyPair(t, "unused", pair) + gatewayPod + caller + `
+---
+apiVersion: networking.k8s.io/v1
+kind: Ingress
+metadata: {name: shop}
+spec: {ingressClassName: istio, tls: [{hosts: [shop.example], secretName: shop}], defaultBackend: {service: {name: reviews, port: {number: 9080}}}}
+---
+apiVersion: networking.k8s.io/v1
+kind: Ingress
+metadata: {name: other}
+spec: {ingressClassName: other, tls: [{hosts: [other.example], secretName: unused}], defaultBackend: {service: {name: reviews, port: {number: 9080}}}}
+`
+	mesh := meshOf(t, text)
+	gateway := model.Proxy{Type: model.Ingress, Workload: model.WorkloadKey{Namespace: "istio-system", Name: "gateway"}}
+	unproven := gateway
+	unproven.Unproven = true
+	for name, c := range map[string]struct {
+		proxy model.Proxy
+		want  string
+	}{
+		"a gateway":                      {gateway, "kubernetes://default/shop"},
+		"one that is taken at its word":  {unproven, ""},
+		"a sidecar":                      {model.Proxy{Type: model.Sidecar, Workload: model.WorkloadKey{Namespace: "default", Name: "caller"}}, ""},
+		"a sidecar in the gateway's pod": {model.Proxy{Type: model.Sidecar, Workload: gateway.Workload}, ""},
+		"an egress gateway in its place": {model.Proxy{Type: model.Egress, Workload: gateway.Workload}, ""},
+	} {
+		r := envoy.Build(mesh, c.proxy)
+		var names []string
+		for _, s := range r.Secrets {
+			names = append(names, s.Name)
+		}
+		if got := strings.Join(names, " "); got != c.want {
+			t.Errorf("%s is told %q, want %q", name, got, c.want)
+		}
+		if err := envoy.Consistent(r); err != nil {
+			t.Errorf("%s: %v", name, err)
+		}
+	}
+	cert := mesh.IngressTLS[0].Certificate
+	text, err := func() (string, error) { b, err := json.Marshal(mesh); return string(b), err }()
+	if err != nil {
+		t.Fatal(err)
+	}
+	key := strings.Split(string([]byte(cert.Key)), "\n")[1]
+	for _, printed := range []string{text, fmt.Sprint(*cert), fmt.Sprintf("%v %+v %#v %s %x %q", *cert, *cert, *cert, cert.Key, cert.Key, cert.Key)} {
+		if strings.Contains(printed, key) || strings.Contains(printed, base64.StdEncoding.EncodeToString(cert.Key)) || !strings.Contains(printed, "[redacted]") {
+			t.Error("the key is printed")
+		}
+	}
 }
 
 // upgradeToEcho sends back what comes over a websocket's connection.

@@ -196,7 +196,7 @@ func runPilot(ctx context.Context, o *pilotOptions, log *slog.Logger) error {
 	if err != nil {
 		return fmt.Errorf("preparing to publish the root certificate: %w", err)
 	}
-	watcher, err := watch.New(watch.Config{Kube: kube, Dynamic: dyn, Namespace: o.namespace, ConfigMap: settings.configMap(), Log: log})
+	watcher, err := watch.New(watch.Config{Kube: kube, Dynamic: dyn, Namespace: o.namespace, ConfigMap: settings.configMap(), Manager: fieldManager, Log: log})
 	if err != nil {
 		return err
 	}

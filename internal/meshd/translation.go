@@ -21,6 +21,7 @@ type proxyKey struct {
 	role      model.ProxyType
 	workload  model.WorkloadKey
 	addresses string
+	unproven  bool
 }
 
 func newTranslator() *translator {
@@ -60,7 +61,7 @@ func (t *translator) source(mesh *model.Mesh) *source {
 
 // Snapshot implements xds.Source.
 func (s *source) Snapshot(p model.Proxy) *resource.Snapshot {
-	key := proxyKey{role: p.Type, workload: p.Workload}
+	key := proxyKey{role: p.Type, workload: p.Workload, unproven: p.Unproven}
 	for _, a := range p.Addresses {
 		key.addresses += a + " "
 	}

@@ -56,7 +56,7 @@ func (p *pilot) update(u watch.Update) {
 	}
 	took := time.Since(start)
 	p.metrics.built(took)
-	findings = append(findings, u.Findings...)
+	findings = append(append(findings, u.Findings...), ingest.Expired(mesh, start)...)
 	finding.Sort(findings)
 
 	p.mu.Lock()
@@ -100,6 +100,9 @@ func inForce(mesh *model.Mesh) map[model.Ref]bool {
 	for _, r := range mesh.Ingress {
 		out[r.Ref] = true
 	}
+	for _, t := range mesh.IngressTLS {
+		out[t.Ref] = true
+	}
 	return out
 }
 
@@ -141,6 +144,9 @@ func (p *pilot) currentView() *status.View {
 	return &view
 }
 
+// fieldManager is the name under which Pilot writes statuses.
+const fieldManager = "meshd-pilot"
+
 // newStatusWriter gives it a client of its own, slow enough to leave the API server to others.
 func newStatusWriter(config *rest.Config, p *pilot, watcher *watch.Watcher) (*status.Writer, error) {
 	slow := limited(config, 20, 50)
@@ -153,7 +159,7 @@ func newStatusWriter(config *rest.Config, p *pilot, watcher *watch.Watcher) (*st
 		return nil, fmt.Errorf("preparing the Kubernetes client: %w", err)
 	}
 	return status.New(status.Config{
-		Kube: kube, Dynamic: dyn, Namespace: p.options.namespace, Name: p.options.name, View: p.currentView,
+		Kube: kube, Dynamic: dyn, Namespace: p.options.namespace, Name: p.options.name, Manager: fieldManager, View: p.currentView,
 		Current: watcher.Object,
 		Wrote:   func(result string) { p.metrics.statusWrites.WithLabelValues(result).Inc() }, Log: p.log,
 	}), nil

@@ -174,6 +174,8 @@ type Proxy struct {
 	// Addresses and Labels are used as long as the mesh does not know the workload.
 	Addresses []string
 	Labels    map[string]string
+	// Unproven is set for a proxy that was taken at its word; it is told no secrets.
+	Unproven bool
 	// VirtualHosts says that the proxy takes virtual hosts on their own; to others they come with their route configuration.
 	VirtualHosts bool
 }

@@ -20,7 +20,6 @@ import (
 	"k8s.io/client-go/tools/leaderelection/resourcelock"
 
 	"github.com/meshctl/meshctl/internal/api/v1alpha2"
-	"github.com/meshctl/meshctl/internal/model"
 	"github.com/meshctl/meshctl/internal/objects"
 )
 
@@ -31,6 +30,8 @@ type Config struct {
 	Dynamic dynamic.Interface
 	// Namespace holds the lease by which replicas agree who writes; Name tells them apart.
 	Namespace, Name string
+	// Manager is the name under which statuses are written; by it the writer knows its own word again.
+	Manager string
 	// View is asked for the state at the moment of writing.
 	View func() *View
 	// Current is an object as last seen, nil when it is gone: the view's objects may have older statuses.
@@ -177,12 +178,12 @@ func (w *Writer) round(ctx context.Context) bool {
 			continue
 		}
 		in, ok := o.Value.(*networkingv1.Ingress)
-		if !ok || view.Addresses == nil || !view.InForce[model.Ref{Kind: "Ingress", Namespace: in.Namespace, Name: in.Name}] {
+		if !ok || view.Addresses == nil {
 			continue
 		}
 		seen[o.Key()] = true
-		want := networkingv1.IngressStatus{LoadBalancer: networkingv1.IngressLoadBalancerStatus{Ingress: view.Addresses}}
-		if sameAddresses(in.Status.LoadBalancer.Ingress, view.Addresses) || w.done(o, want) {
+		want, differs := w.ingressStatus(view, o, in)
+		if !differs || w.done(o, want) {
 			continue
 		}
 		good = w.patch(ctx, o, networkingv1.SchemeGroupVersion.WithResource("ingresses"), want) && good
@@ -217,18 +218,6 @@ func (w *Writer) done(o *objects.Object, want any) bool {
 	return reflect.DeepEqual(past.status, want)
 }
 
-func sameAddresses(a, b []networkingv1.IngressLoadBalancerIngress) bool {
-	if len(a) != len(b) {
-		return false
-	}
-	for i := range a {
-		if a[i].IP != b[i].IP || a[i].Hostname != b[i].Hostname {
-			return false
-		}
-	}
-	return true
-}
-
 // patch writes the status through its subresource, and only to the version the decision was made on.
 func (w *Writer) patch(ctx context.Context, o *objects.Object, resource schema.GroupVersionResource, want any) bool {
 	status := want
@@ -242,7 +231,7 @@ func (w *Writer) patch(ctx context.Context, o *objects.Object, resource schema.G
 		return true // trying again would not help
 	}
 	result, err := w.cfg.Dynamic.Resource(resource).Namespace(o.Value.GetNamespace()).
-		Patch(ctx, o.Value.GetName(), types.MergePatchType, body, metav1.PatchOptions{}, "status")
+		Patch(ctx, o.Value.GetName(), types.MergePatchType, body, metav1.PatchOptions{FieldManager: w.cfg.Manager}, "status")
 	switch {
 	case err == nil:
 		w.written[o.Key()] = written{base: o.Origin.Version, result: result.GetResourceVersion(), status: want}
