@@ -142,4 +142,6 @@ func (b *Builder) ingressTLSChain(c *model.Certificate) *listenerv3.FilterChain 
 }
 
 // secureRoutes names the route configuration of connections that were made with the certificate.
-func secureRoutes(c *model.Certificate) string { return "ingress.8443." + c.Ref.Namespace + "." + c.Ref.Name }
+func secureRoutes(c *model.Certificate) string {
+	return "ingress.8443." + c.Ref.Namespace + "." + c.Ref.Name
+}

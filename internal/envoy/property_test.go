@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"math/rand/v2"
 	"net/netip"
+	"os"
 	"slices"
 	"strings"
 	"testing"
@@ -20,6 +21,7 @@ import (
 	"github.com/meshctl/meshctl/internal/check"
 	"github.com/meshctl/meshctl/internal/envoy"
 	"github.com/meshctl/meshctl/internal/ingest"
+	"github.com/meshctl/meshctl/internal/manifest"
 	"github.com/meshctl/meshctl/internal/model"
 	"github.com/meshctl/meshctl/internal/objects"
 	"github.com/meshctl/meshctl/internal/testkit/envoyproc"
@@ -47,7 +49,7 @@ func FuzzBuild(f *testing.F) {
 			if err := envoy.Consistent(r); err != nil {
 				t.Errorf("%v: %v", p, err)
 			}
-			for _, kind := range []string{envoy.ClusterType, envoy.EndpointType, envoy.ListenerType, envoy.RouteType} {
+			for _, kind := range []string{envoy.ClusterType, envoy.EndpointType, envoy.ListenerType, envoy.RouteType, envoy.SecretType} {
 				if a, b := versions(r.Of(kind)), versions(other.For(p).Of(kind)); !slices.Equal(a, b) {
 					t.Errorf("%v: %s depends on the order of objects or of proxies: %v and %v", p, kind, a, b)
 				}
@@ -225,6 +227,11 @@ func (g *generator) objects() []*objects.Object {
 	}
 	for range g.IntN(4) {
 		out = append(out, g.ingress())
+	}
+	if g.often(60) {
+		for range g.IntN(8) {
+			out = append(out, g.secret())
+		}
 	}
 	// A set keeps the later of two objects with one key, and here the order is not to matter.
 	keys := map[objects.Key]bool{}
@@ -467,5 +474,46 @@ func (g *generator) ingress() *objects.Object {
 		}
 		in.Spec.Rules = append(in.Spec.Rules, r)
 	}
+	for range g.IntN(3) {
+		t := networkingv1.IngressTLS{SecretName: g.name()}
+		for range g.IntN(3) {
+			t.Hosts = append(t.Hosts, pick(g, "a.example", "B.example", "*.example", "*.a.example", "*", "**", "a.example:80", g.text()))
+		}
+		in.Spec.TLS = append(in.Spec.TLS, t)
+	}
+	if g.often(30) {
+		in.Annotations = map[string]string{pick(g, "ingress.kubernetes.io/ssl-redirect", "kubernetes.io/ingress.allow-http"): pick(g, "true", "false", "x")}
+	}
+	in.CreationTimestamp = pick(g, metav1.Time{}, metav1.Unix(1, 0), metav1.Unix(2, 0))
 	return g.object(networkingv1.SchemeGroupVersion, "Ingress", in)
+}
+
+// secret is one of an Ingress: sound, broken, or of another type.
+func (g *generator) secret() *objects.Object {
+	pairs := goldenPairs()
+	s := &corev1.Secret{ObjectMeta: metav1.ObjectMeta{Name: g.name(), Namespace: g.namespace()}, Type: corev1.SecretTypeTLS}
+	s.Data = map[string][]byte{"tls.crt": pick(g, pairs...)[0], "tls.key": pick(g, pairs...)[1]}
+	if g.odd() {
+		s.Type = corev1.SecretTypeOpaque
+	}
+	if g.odd() {
+		s.Data["tls.key"] = []byte(g.text())
+	}
+	return g.object(corev1.SchemeGroupVersion, "Secret", s)
+}
+
+// goldenPairs are the certificates and keys of a golden case.
+func goldenPairs() [][2][]byte {
+	text, err := os.ReadFile("testdata/ingress-tls/in.yaml")
+	if err != nil {
+		panic(err)
+	}
+	objs, _ := manifest.Decode("in.yaml", text, manifest.Options{DefaultNamespace: "default"})
+	var out [][2][]byte
+	for _, o := range objs {
+		if s, ok := o.Value.(*corev1.Secret); ok {
+			out = append(out, [2][]byte{[]byte(s.StringData["tls.crt"]), []byte(s.StringData["tls.key"])})
+		}
+	}
+	return out
 }
