@@ -47,7 +47,7 @@ func (j *judge) among(o *objects.Object, read func(input)) []finding.Finding {
 		j.known(s, "spec.destination", v.Spec.Destination)
 		j.instances(s, "spec.destination.labels", v.Spec.Destination, v.Spec.Destination.Labels, "the policy takes effect once there is one")
 		if v.Spec.Source != nil {
-			j.known(s, "spec.source", *v.Spec.Source)
+			j.known(s, "spec.source", j.caller(s, *v.Spec.Source))
 		}
 		j.foreign(s, v.Spec.Destination, "policy")
 		j.contest(s, v)
@@ -139,7 +139,7 @@ func podLabels(v objects.Value) (namespace string, labels map[string]string, ok 
 func (j *judge) names(s *subject, r *v1alpha2.RouteRule) {
 	j.known(s, "spec.destination", r.Spec.Destination)
 	if r.Spec.Match != nil && r.Spec.Match.Source != nil {
-		j.known(s, "spec.match.source", *r.Spec.Match.Source)
+		j.known(s, "spec.match.source", j.caller(s, *r.Spec.Match.Source))
 	}
 	for i, w := range r.Spec.Route {
 		path := finding.Item("spec.route", i)

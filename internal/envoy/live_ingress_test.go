@@ -211,11 +211,20 @@ spec:
 ---
 apiVersion: config.istio.io/v1alpha2
 kind: RouteRule
+metadata: {name: by-labels}
+spec:
+  destination: {name: reviews}
+  precedence: 3
+  match: {source: {labels: {istio: ingress}}, request: {headers: {x-v: {exact: labels}}}}
+  route: [{labels: {version: v2}}]
+---
+apiVersion: config.istio.io/v1alpha2
+kind: RouteRule
 metadata: {name: fault}
 spec:
   destination: {name: reviews}
   precedence: 2
-  match: {source: {labels: {istio: ingress}}, request: {headers: {x-fault: {exact: "1"}}}}
+  match: {source: {name: istio-ingress}, request: {headers: {x-fault: {exact: "1"}}}}
   httpFault: {abort: {percent: 100, httpStatus: 418}}
 `)
 
@@ -272,6 +281,7 @@ spec:
 			{"a host", "shop.example", "shop.example", "/", nil, "v1"},
 			{"a host with a port", "shop.example", "shop.example:8443", "/", nil, "v1"},
 			{"a rule for calls through the gateway over https", "shop.example", "shop.example", "/", []string{"X-V", "2"}, "v2"},
+			{"a rule for callers with the gateway's labels", "shop.example", "shop.example", "/", []string{"X-V", "labels"}, "v2"},
 			{"a fault for calls through the gateway", "shop.example", "shop.example", "/", []string{"X-Fault", "1"}, "418"},
 			{"a host of the same certificate over one connection", "shop.example", "api.shop.example", "/", nil, "415"},
 			{"a host of another certificate", "shop.example", "a.wild.example", "/w", nil, "421"},
