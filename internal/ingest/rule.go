@@ -147,7 +147,9 @@ func (b *builder) source(s *v1alpha2.IstioService, namespace string) *model.Sour
 	case s == nil:
 		return nil
 	case s.Name != "" || s.Service != "":
-		caller := check.AsCaller(*s, func(svc v1alpha2.IstioService) bool { return b.service(check.Hostname(svc, namespace, b.cfg.Domain)) != nil })
+		caller := check.AsCaller(*s, func(svc v1alpha2.IstioService) bool {
+			return b.service(check.Hostname(svc, namespace, b.cfg.Domain)) != nil
+		})
 		return &model.Source{Host: check.Hostname(caller, namespace, b.cfg.Domain), Labels: s.Labels}
 	default:
 		return &model.Source{Namespace: s.Namespace, Labels: s.Labels}

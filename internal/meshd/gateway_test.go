@@ -353,6 +353,23 @@ spec:
 	closed("two.example")
 	ingress("says that a Secret cannot be used", trouble)
 
+	told := func(reason, words string) {
+		t.Helper()
+		until(t, "an Event tells of "+words, func() error {
+			list, err := l.kube.CoreV1().Events(ns).List(t.Context(), metav1.ListOptions{FieldSelector: "involvedObject.name=shop"})
+			if err != nil {
+				return err
+			}
+			for _, e := range list.Items {
+				if e.Type == corev1.EventTypeWarning && e.Reason == reason && strings.Contains(e.Message, words) {
+					return nil
+				}
+			}
+			return fmt.Errorf("%d Events", len(list.Items))
+		})
+	}
+	told("UnusableSecret", "spec.tls[1].secretName: there is no Secret two of type kubernetes.io/tls in namespace "+ns)
+
 	// What becomes of another host's Secret, and a renewal of its own, is nothing to the connections of a host.
 	stop := load(t, []*http.Client{fresh, kept, g.client(ca.Pool(), true), g.client(ca.Pool(), false)}, "one.example")
 	put(secretOf(t, "two", two))
@@ -368,6 +385,7 @@ spec:
 	put(mixed)
 	closed("two.example")
 	ingress("says that the key is another's", trouble)
+	told("UnusableSecret", "tls.key of Secret two cannot be used")
 	put(secretOf(t, "two", two))
 	answers("two.example", two)
 	if err := secrets.Delete(t.Context(), "two", metav1.DeleteOptions{}); err != nil {

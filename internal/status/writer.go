@@ -58,6 +58,8 @@ type Writer struct {
 
 	// written remembers what was written to which version, until the watch shows it.
 	written map[objects.Key]written
+	// told are the warnings about Ingresses of which there are Events.
+	told map[objects.Key]map[string]bool
 }
 
 type written struct {
@@ -71,7 +73,7 @@ func New(cfg Config) *Writer {
 	if cfg.Wrote == nil {
 		cfg.Wrote = func(string) {}
 	}
-	return &Writer{cfg: cfg, dirty: make(chan struct{}, 1), written: map[objects.Key]written{}}
+	return &Writer{cfg: cfg, dirty: make(chan struct{}, 1), written: map[objects.Key]written{}, told: map[objects.Key]map[string]bool{}}
 }
 
 // Poke says that the view changed. It never blocks.
@@ -178,10 +180,14 @@ func (w *Writer) round(ctx context.Context) bool {
 			continue
 		}
 		in, ok := o.Value.(*networkingv1.Ingress)
-		if !ok || view.Addresses == nil {
+		if !ok {
 			continue
 		}
 		seen[o.Key()] = true
+		good = w.tell(ctx, view, o, in) && good
+		if view.Addresses == nil {
+			continue
+		}
 		want, differs := w.ingressStatus(view, o, in)
 		if !differs || w.done(o, want) {
 			continue
@@ -191,6 +197,11 @@ func (w *Writer) round(ctx context.Context) bool {
 	for key := range w.written {
 		if !seen[key] {
 			delete(w.written, key)
+		}
+	}
+	for key := range w.told {
+		if !seen[key] {
+			delete(w.told, key)
 		}
 	}
 	return good
