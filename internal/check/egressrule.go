@@ -47,8 +47,8 @@ func (s *subject) egressRule(r *v1alpha2.EgressRuleSpec) {
 		seen[p.Port] = true
 		s.egressProtocol(at+".protocol", p.Protocol, d.Service)
 	}
-	if r.UseEgressProxy && isSubnet(d.Service) {
-		s.error(finding.Conflict, "spec.useEgressProxy", "the egress gateway is told one host or address, not a subnet", "name the addresses one by one, each in a rule, or remove useEgressProxy")
+	if r.UseEgressProxy {
+		s.error(finding.NotSupported, "spec.useEgressProxy", "calls through the egress proxy are not carried out, and are refused as in 0.2", "remove it")
 	}
 }
 

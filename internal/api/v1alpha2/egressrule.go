@@ -34,7 +34,6 @@ type EgressRuleList struct {
 //
 // +kubebuilder:validation:XValidation:rule="!has(self.destination.service) || self.ports.all(p, p.protocol.lowerAscii() == 'tcp' ? isIP(self.destination.service) || isCIDR(self.destination.service) : !self.destination.service.contains('/'))",message="tcp is for an address or a subnet, and a subnet for tcp alone"
 // +kubebuilder:validation:XValidation:rule="!has(self.destination.service) || self.ports.all(p, p.protocol.lowerAscii() != 'tls' || !isIP(self.destination.service) && (!self.destination.service.startsWith('*') || self.destination.service == '*' || self.destination.service.startsWith('*.')))",message="tls is for a name, with at most *. in front"
-// +kubebuilder:validation:XValidation:rule="!(has(self.useEgressProxy) && self.useEgressProxy) || !has(self.destination.service) || !self.destination.service.contains('/')",message="the egress gateway takes no subnets"
 type EgressRuleSpec struct {
 	// Destination is a host name, perhaps behind a wildcard, an address, or for tcp a subnet.
 	// +kubebuilder:validation:XValidation:rule="has(self.service) && self.service.size() > 0",message="service is set to the name of the host"
@@ -46,7 +45,8 @@ type EgressRuleSpec struct {
 	// +listType=map
 	// +listMapKey=port
 	Ports []EgressRulePort `json:"ports"`
-	// UseEgressProxy sends what is for the host to the egress gateway, which alone leaves the mesh.
+	// UseEgressProxy is kept from 0.2's schema and must be false.
+	// +kubebuilder:validation:XValidation:rule="!self",message="calls through the egress proxy are not supported, as in 0.2"
 	UseEgressProxy bool `json:"useEgressProxy,omitempty"`
 }
 
