@@ -156,21 +156,26 @@ func (b *builder) judgePath(p, first *ingressPath) {
 	b.find(p.object, finding.DuplicateClaim, finding.Warning, p.field, fmt.Sprintf("%s has the same path of host %s and is in force", whose, p.Host), "keep one of them")
 }
 
+// secret is the Secret of the name, nil when there is none. As for services, there is no other way.
+func (b *builder) secret(namespace, name string) *corev1.Secret {
+	if o := b.set.Get(objects.Key{Kind: "Secret", Namespace: namespace, Name: name}); o != nil {
+		secret, _ := o.Value.(*corev1.Secret)
+		return secret
+	}
+	return nil
+}
+
 // certificate is that of a Secret; nil when there is none to use, of which check tells.
 func (b *builder) certificate(namespace, name string) *model.Certificate {
-	o := b.set.Get(objects.Key{Kind: "Secret", Namespace: namespace, Name: name})
-	if o == nil {
-		return nil
-	}
-	secret, ok := o.Value.(*corev1.Secret)
-	if !ok {
+	secret := b.secret(namespace, name)
+	if secret == nil {
 		return nil
 	}
 	pair, unusable := check.ReadKeyPair(secret)
 	if unusable != nil {
 		return nil
 	}
-	return &model.Certificate{Ref: refOf(o), Chain: pair.Chain, Key: pair.Key, NotBefore: pair.Leaf.NotBefore, NotAfter: pair.Leaf.NotAfter}
+	return &model.Certificate{Ref: model.Ref{Kind: "Secret", Namespace: namespace, Name: name}, Chain: pair.Chain, Key: pair.Key, NotBefore: pair.Leaf.NotBefore, NotAfter: pair.Leaf.NotAfter}
 }
 
 // serves says whether an Ingress is of the mesh's class. A class that there is an IngressClass for is the mesh's if that says so.

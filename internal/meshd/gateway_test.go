@@ -16,6 +16,7 @@ import (
 	"os/exec"
 	"path/filepath"
 	"runtime"
+	"slices"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -26,6 +27,7 @@ import (
 	"github.com/vishvananda/netns"
 	corev1 "k8s.io/api/core/v1"
 	networkingv1 "k8s.io/api/networking/v1"
+	rbacv1 "k8s.io/api/rbac/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/types"
 
@@ -438,6 +440,47 @@ spec:
 	answers("one.example", renewed)
 	ingress("keeps what another wrote", func(s networkingv1.IngressStatus) bool {
 		return len(s.LoadBalancer.Ingress) == 1 && s.LoadBalancer.Ingress[0].IP == "192.0.2.99"
+	})
+}
+
+// Who does not let Pilot read Secrets has a mesh without TLS at its ingress, not a Pilot that never gets ready.
+func TestPilotDoesWithoutTheRightToSecrets(t *testing.T) {
+	l := emptyLab(t)
+	l.install()
+	roles := l.kube.RbacV1().ClusterRoles()
+	role, err := roles.Get(t.Context(), "istio-pilot-istio-system", metav1.GetOptions{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	before := len(role.Rules)
+	role.Rules = slices.DeleteFunc(role.Rules, func(r rbacv1.PolicyRule) bool {
+		return slices.Contains(r.Resources, "secrets") || slices.Contains(r.Resources, "events")
+	})
+	if before-len(role.Rules) != 2 {
+		t.Fatalf("%d of %d rules are left", len(role.Rules), before)
+	}
+	if _, err := roles.Update(t.Context(), role, metav1.UpdateOptions{}); err != nil {
+		t.Fatal(err)
+	}
+	p := l.pilot(l.as("istio-system", "istio-pilot-service-account"))
+	p.ready()
+	ns := l.server.Namespace(t)
+	l.account(ns, "reviews")
+	l.apply(ns, reviews)
+	l.apply(ns, `
+apiVersion: networking.k8s.io/v1
+kind: Ingress
+metadata: {name: shop}
+spec:
+  ingressClassName: istio
+  tls: [{hosts: [shop.example], secretName: shop}]
+  defaultBackend: {service: {name: reviews, port: {number: 9080}}}`)
+	p.connect("ingress~10.1.0.1~gateway.istio-system~d", "", "").holds("route.v3.RouteConfiguration", "ingress.8080")
+	until(t, "the log says what is missing", func() error {
+		if log := p.log.String(); !strings.Contains(log, "cannot list resource \\\"secrets\\\"") || !strings.Contains(log, "telling of an Ingress by an Event") {
+			return errors.New("it does not")
+		}
+		return nil
 	})
 }
 
