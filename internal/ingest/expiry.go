@@ -20,7 +20,7 @@ func Expired(mesh *model.Mesh, now time.Time) []finding.Finding {
 			continue
 		}
 		said[claim{t.Ref, c.Ref}] = true
-		message := ""
+		var message string
 		switch {
 		case now.After(c.NotAfter):
 			message = fmt.Sprintf("the certificate in Secret %s expired on %s, so clients will refuse it", c.Ref.Name, c.NotAfter.UTC().Format(time.RFC1123))
