@@ -48,7 +48,8 @@ type DestinationPolicySpec struct {
 // +kubebuilder:validation:Enum=ROUND_ROBIN;LEAST_CONN;RANDOM;LATENCY_AWARE
 type LoadBalancingScheme string
 
-// The load balancing schemes. LATENCY_AWARE, which 0.2 did not have, is what happens to requests where nothing is said.
+// The load balancing schemes. LATENCY_AWARE, which 0.2 did not have, sends to the instance that has the fewest
+// requests of this caller under way; ROUND_ROBIN is what happens where nothing is said.
 const (
 	RoundRobin   LoadBalancingScheme = "ROUND_ROBIN"
 	LeastConn    LoadBalancingScheme = "LEAST_CONN"
