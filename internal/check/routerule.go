@@ -36,15 +36,8 @@ func (s *subject) routeRule(r *v1alpha2.RouteRuleSpec) {
 		s.delay(f.Delay)
 		s.abort(f.Abort)
 	}
-	if f := r.L4Fault; f != nil {
-		s.throttle(f.Throttle)
-		s.terminate(f.Terminate)
-		if f.Throttle == nil && f.Terminate == nil {
-			s.ignored("spec.l4Fault", "it is empty; throttle and terminate are what it may hold")
-		}
-		if r.Match != nil && r.Match.Request != nil && len(r.Match.Request.Headers) > 0 {
-			s.warn(finding.NotInForce, "spec.l4Fault", "a rule with conditions on requests acts on no connections", "put the fault into a rule of its own, without match.request")
-		}
+	if r.L4Fault != nil {
+		s.error(finding.NotSupported, "spec.l4Fault", "faults on connections are not carried out, and are refused as in 0.2", "put faults into requests with spec.httpFault")
 	}
 	if r.Mirror != nil {
 		s.service("spec.mirror", *r.Mirror, false)
@@ -256,40 +249,6 @@ func GRPCStatus(text string) (number uint32, ok bool) {
 	}
 	n, err := strconv.ParseUint(text, 10, 32)
 	return uint32(n), err == nil && n >= 1 && n <= uint64(len(names)) && strconv.FormatUint(n, 10) == text
-}
-
-func (s *subject) throttle(t *v1alpha2.L4Throttle) {
-	if t == nil {
-		return
-	}
-	const path = "spec.l4Fault.throttle"
-	s.percent(path+".percent", t.Percent)
-	s.notNegative(path+".downstreamLimitBps", t.DownstreamLimitBps)
-	s.notNegative(path+".upstreamLimitBps", t.UpstreamLimitBps)
-	if t.DownstreamLimitBps == 0 && t.UpstreamLimitBps == 0 {
-		s.error(finding.Required, path, "no limit is set", "set downstreamLimitBps for what the caller gets, upstreamLimitBps for what it sends, in bits per second")
-	}
-	for _, other := range []struct {
-		field string
-		set   bool
-	}{
-		{"throttleAfterPeriod", t.ThrottleAfterPeriod != nil},
-		{"throttleAfterBytes", t.ThrottleAfterBytes != nil},
-		{"throttleForPeriod", t.ThrottleForPeriod != nil},
-	} {
-		if other.set {
-			s.error(finding.NotSupported, path+"."+other.field, "proxies limit a connection from its beginning to its end", "remove it")
-		}
-	}
-}
-
-func (s *subject) terminate(t *v1alpha2.L4Terminate) {
-	if t == nil {
-		return
-	}
-	const path = "spec.l4Fault.terminate"
-	s.percent(path+".percent", t.Percent)
-	s.duration(path+".terminateAfterPeriod", t.TerminateAfterPeriod)
 }
 
 func (s *subject) cors(c *v1alpha2.CORSPolicy) {

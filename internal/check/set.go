@@ -299,7 +299,7 @@ func routeRules(names []string) string {
 
 // overlap says whether one request could match both rules, as far as can be told: two different regular expressions always could.
 func overlap(a, b *rule) bool {
-	if !a.meets(b.scope) {
+	if !a.meets(b.scope) || !meetSubnets(sourceSubnets(a), sourceSubnets(b)) || !meetSubnets(destinationSubnets(a), destinationSubnets(b)) {
 		return false
 	}
 	for name, m := range headers(a) {
@@ -315,12 +315,66 @@ func covers(a, b *rule) bool {
 	if !a.contains(b.scope) {
 		return false
 	}
+	if !coversSubnets(sourceSubnets(a), sourceSubnets(b)) || !coversSubnets(destinationSubnets(a), destinationSubnets(b)) {
+		return false
+	}
 	for name, m := range headers(a) {
-		if other, ok := headers(b)[name]; !ok || !implies(other, m) {
+		if other, ok := headers(b)[name]; !always(name, m) && (!ok || !implies(other, m)) {
 			return false
 		}
 	}
 	return true
+}
+
+// always says whether every request matches m: all have a path, a method, an authority and a scheme.
+func always(name string, m v1alpha2.StringMatch) bool {
+	switch name {
+	case "uri":
+		return m.Prefix != nil && *m.Prefix == "/" || m.Regex != nil && (*m.Regex == ".*" || *m.Regex == "/.*")
+	case "method", "authority", "scheme":
+		return m.Prefix != nil && *m.Prefix == "" || m.Regex != nil && *m.Regex == ".*"
+	}
+	return false
+}
+
+func sourceSubnets(r *rule) []string {
+	if r.spec.Match == nil || r.spec.Match.TCP == nil {
+		return nil
+	}
+	return r.spec.Match.TCP.SourceSubnet
+}
+
+func destinationSubnets(r *rule) []string {
+	if r.spec.Match == nil || r.spec.Match.TCP == nil {
+		return nil
+	}
+	return r.spec.Match.TCP.DestinationSubnet
+}
+
+// coversSubnets says whether each subnet of b is within one of a. None at all is every address.
+func coversSubnets(a, b []string) bool {
+	if len(a) == 0 {
+		return true
+	}
+	within := func(inner string) bool {
+		return slices.ContainsFunc(a, func(outer string) bool {
+			o, oneOK := Subnet(outer)
+			i, otherOK := Subnet(inner)
+			return oneOK && otherOK && o.Bits() <= i.Bits() && o.Contains(i.Addr())
+		})
+	}
+	return len(b) > 0 && !slices.ContainsFunc(b, func(s string) bool { return !within(s) })
+}
+
+// meetSubnets says whether one address could be in both. None at all is every address.
+func meetSubnets(a, b []string) bool {
+	return len(a) == 0 || len(b) == 0 || slices.ContainsFunc(a, func(one string) bool {
+		return slices.ContainsFunc(b, func(other string) bool {
+			o, oneOK := Subnet(one)
+			i, otherOK := Subnet(other)
+			return oneOK && otherOK && o.Overlaps(i)
+		})
+	})
 }
 
 func headers(r *rule) map[string]v1alpha2.StringMatch {

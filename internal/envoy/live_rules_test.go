@@ -429,3 +429,31 @@ spec: {destination: {name: reviews}, precedence: -1, route: [{labels: {version: 
 		}
 	})
 }
+
+// What is asked of an instance that fails everything: with a budget of one half of what is under way, twice the requests at most, whatever the rule says.
+func TestLiveRetriesHaveABudget(t *testing.T) {
+	bad := serve(t, "bad", func(w http.ResponseWriter, _ *http.Request) bool {
+		time.Sleep(40 * time.Millisecond) // the work that a request is
+		w.WriteHeader(http.StatusServiceUnavailable)
+		return true
+	})
+	p := startSidecar(t, reviews+version("bad", "v1", bad)+rule("storm", "httpReqRetries: {simpleRetry: {attempts: 9}}"))
+	const workers, each = 80, 6
+	var wg sync.WaitGroup
+	for range workers {
+		wg.Go(func() {
+			for range each {
+				if s, _, _ := p.ask(t, http9080, get, "reviews", "/", "X-Case", "storm"); s != 503 {
+					t.Errorf("got %d", s)
+				}
+			}
+		})
+	}
+	wg.Wait()
+	factor := float64(bad.hits.Load()) / (workers * each)
+	t.Logf("a request cost the failing instance %.2f", factor)
+	// Requests come at once at first and together at last; the share is one of a moment.
+	if factor > 2.2 || factor < 1.1 {
+		t.Errorf("%d requests became %.2f times as many", workers*each, factor)
+	}
+}

@@ -104,9 +104,18 @@ func (t treatment) limit(m *clusterv3.Cluster) {
 func thresholds(b model.Breaker) *clusterv3.CircuitBreakers {
 	limit := func(n uint32) *wrapperspb.UInt32Value { return wrapperspb.UInt32(cmp.Or(n, math.MaxUint32)) }
 	return &clusterv3.CircuitBreakers{Thresholds: []*clusterv3.CircuitBreakers_Thresholds{{
-		MaxConnections: limit(b.MaxConnections), MaxPendingRequests: limit(b.MaxPendingRequests), MaxRequests: limit(b.MaxRequests), MaxRetries: limit(0),
+		MaxConnections: limit(b.MaxConnections), MaxPendingRequests: limit(b.MaxPendingRequests), MaxRequests: limit(b.MaxRequests), RetryBudget: &clusterv3.CircuitBreakers_Thresholds_RetryBudget{
+			BudgetPercent: &typev3.Percent{Value: retryBudget}, MinRetryConcurrency: wrapperspb.UInt32(minRetries),
+		},
 	}}}
 }
+
+// retryBudget is the share, in percent, of a cluster's requests under way that may be retries: enough for all requests when half of the instances
+// are gone, and at most twice the load on instances that fail. minRetries may be under way in any case.
+const (
+	retryBudget = 50
+	minRetries  = 10
+)
 
 // selection says which instances of a service a cluster holds.
 type selection struct {

@@ -30,7 +30,9 @@ type script struct {
 	draws   bool
 }
 
-func (s *script) add(format string, args ...any) { s.lines = append(s.lines, fmt.Sprintf(format, args...)) }
+func (s *script) add(format string, args ...any) {
+	s.lines = append(s.lines, fmt.Sprintf(format, args...))
+}
 
 // atMost is the longest of durations, in milliseconds, that a request may ask for.
 func (s *script) atMost(own time.Duration) int64 {

@@ -55,9 +55,8 @@ func (t *ruleTranslation) rule() *model.Rule {
 		out.CallerNamespace = callers(svc, t.in.Namespace)
 	}
 	t.match(out)
-	out.Connections = t.connections(out, svc)
-	if svc != nil && !hasHTTP(svc) && !out.Connections {
-		t.find(t.object, finding.NotInForce, finding.Warning, "spec.match.request", fmt.Sprintf("service %s has no HTTP port, and there are no requests to match", short(out.Host)),
+	if svc != nil && !hasHTTP(svc) {
+		t.find(t.object, finding.NotInForce, finding.Warning, "spec.destination", fmt.Sprintf("service %s has no HTTP port, and rules act on requests only", short(out.Host)),
 			"name the port http-…, http2-… or grpc-…, or set its appProtocol")
 		return nil
 	}
@@ -85,52 +84,11 @@ func (t *ruleTranslation) rule() *model.Rule {
 		out.AppendHeaders = append(out.AppendHeaders, model.Header{Name: strings.ToLower(name), Value: string(spec.AppendHeaders[name])})
 	}
 	t.mirror(out)
-	out.ConnectionFault = connectionFault(spec.L4Fault)
-	t.judgeProtocols(out, svc)
 	return out
-}
-
-// connections says whether the rule acts on connections to ports of svc that are not HTTP: when it has conditions on them or faults for them, or
-// when there are no other ports.
-func (t *ruleTranslation) connections(out *model.Rule, svc *model.Service) bool {
-	spec := &t.in.Spec
-	asked := spec.Match != nil && spec.Match.TCP != nil || spec.L4Fault != nil
-	return len(out.Headers) == 0 && (asked || svc != nil && !hasHTTP(svc))
 }
 
 func hasHTTP(svc *model.Service) bool {
 	return slices.ContainsFunc(svc.Ports, func(p model.Port) bool { return p.Protocol.IsHTTP() })
-}
-
-// judgeProtocols says which parts of the rule are about something that no port of its service carries.
-func (t *ruleTranslation) judgeProtocols(out *model.Rule, svc *model.Service) {
-	spec := &t.in.Spec
-	if spec.L4Fault != nil && svc == nil && t.external(out.Host) != nil {
-		t.find(t.object, finding.NotInForce, finding.Warning, "spec.l4Fault", fmt.Sprintf("%s is outside of the mesh, and faults are put into connections within it alone", out.Host), "remove it")
-	}
-	if svc == nil {
-		return
-	}
-	if spec.L4Fault != nil && !slices.ContainsFunc(svc.Ports, func(p model.Port) bool { return p.Protocol.IsTCP() }) {
-		t.find(t.object, finding.NotInForce, finding.Warning, "spec.l4Fault",
-			fmt.Sprintf("all ports of service %s are HTTP, whose connections carry requests to other services, too", short(out.Host)), "put a fault into requests with spec.httpFault")
-	}
-	if hasHTTP(svc) {
-		return
-	}
-	for _, part := range []struct {
-		field string
-		set   bool
-	}{
-		{"redirect", spec.Redirect != nil}, {"rewrite", spec.Rewrite != nil}, {"websocketUpgrade", spec.WebsocketUpgrade},
-		{"httpReqTimeout", spec.HTTPReqTimeout != nil}, {"httpReqRetries", spec.HTTPReqRetries != nil}, {"httpFault", spec.HTTPFault != nil},
-		{"mirror", spec.Mirror != nil}, {"corsPolicy", spec.CORSPolicy != nil}, {"appendHeaders", len(spec.AppendHeaders) > 0},
-	} {
-		if part.set {
-			t.find(t.object, finding.NotInForce, finding.Warning, "spec."+part.field, fmt.Sprintf("service %s has no HTTP port, and this is about requests", short(out.Host)),
-				"name the port http-…, http2-… or grpc-…, or set its appProtocol")
-		}
-	}
 }
 
 // callers is the only namespace whose calls an object of namespace acts on, empty for all. check tells the author.
@@ -216,7 +174,7 @@ func (t *ruleTranslation) targets(out *model.Rule) {
 		target := model.Target{Host: out.Host, Labels: r.Labels, Weight: uint32(min(max(r.Weight, 0), 100))}
 		if r.Destination != nil {
 			target.Host = t.hostname(*r.Destination)
-			t.judgeTarget(out, finding.Child(finding.Item("spec.route", i), "destination"), own, target.Host)
+			t.judgeTarget(finding.Child(finding.Item("spec.route", i), "destination"), own, target.Host)
 		}
 		t.judgeOutside(finding.Item("spec.route", i), out.Host, target)
 		if len(t.in.Spec.Route) == 1 {
@@ -239,8 +197,8 @@ func (t *ruleTranslation) judgeOutside(field, host string, target model.Target) 
 	}
 }
 
-// judgeTarget says when requests or connections to a port of the rule's service would find no port at the target.
-func (t *ruleTranslation) judgeTarget(out *model.Rule, field string, own *model.Service, host string) {
+// judgeTarget says when requests to a port of the rule's service would find no port at the target.
+func (t *ruleTranslation) judgeTarget(field string, own *model.Service, host string) {
 	target := t.service(host)
 	if own == nil || target == nil {
 		return
@@ -250,11 +208,6 @@ func (t *ruleTranslation) judgeTarget(out *model.Rule, field string, own *model.
 			t.find(t.object, finding.NotInForce, finding.Warning, field,
 				fmt.Sprintf("service %s has no HTTP port %d and not just one other, so these requests get 503", short(host), p.Number),
 				"give the target service an HTTP port of the same number")
-		}
-		if _, ok := target.ConnectionPort(p.Number); out.Connections && p.Protocol.IsTCP() && (!ok || target.ExternalName != "") {
-			t.find(t.object, finding.NotInForce, finding.Warning, field,
-				fmt.Sprintf("service %s has no TCP port %d and not just one other, so these connections are closed", short(host), p.Number),
-				"give the target service a TCP port of the same number")
 		}
 	}
 }
@@ -312,25 +265,6 @@ func fault(in *v1alpha2.HTTPFaultInjection) *model.Fault {
 		f.Abort = abort
 	}
 	if f == (model.Fault{}) {
-		return nil
-	}
-	return &f
-}
-
-// connectionFault is nil when nothing would be done to connections.
-func connectionFault(in *v1alpha2.L4FaultInjection) *model.ConnectionFault {
-	if in == nil {
-		return nil
-	}
-	f := model.ConnectionFault{}
-	if t := in.Throttle; t != nil && percent(t.Percent) > 0 {
-		f.ThrottlePercent = percent(t.Percent)
-		f.DownBitsPerSecond, f.UpBitsPerSecond = uint64(max(t.DownstreamLimitBps, 0)), uint64(max(t.UpstreamLimitBps, 0))
-	}
-	if t := in.Terminate; t != nil && percent(t.Percent) > 0 {
-		f.TerminatePercent, f.TerminateAfter = percent(t.Percent), duration(t.TerminateAfterPeriod)
-	}
-	if f == (model.ConnectionFault{}) {
 		return nil
 	}
 	return &f

@@ -204,8 +204,6 @@ type Rule struct {
 	Headers []HeaderMatch
 	// Addresses of the connection; nil for any.
 	Addresses *Addresses
-	// Connections says that the rule acts on connections to ports that are not HTTP; such a rule may have no Headers.
-	Connections bool
 	// Routes are the weighted targets; empty means all instances of Host. Weights total 100.
 	Routes   []Target
 	Redirect *Redirect
@@ -223,8 +221,6 @@ type Rule struct {
 	CORS   *CORS
 	// AppendHeaders to requests, by name.
 	AppendHeaders []Header
-	// ConnectionFault of connections to ports that are not HTTP.
-	ConnectionFault *ConnectionFault
 }
 
 // Source restricts a rule to callers; all that is set must hold.

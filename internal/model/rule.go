@@ -6,7 +6,7 @@ import (
 	"time"
 )
 
-// Addresses are conditions on the connection a request came in, or that is to be routed itself: each list that is not empty must have a subnet
+// Addresses are conditions on the connection a request came in: each list that is not empty must have a subnet
 // that holds the address.
 type Addresses struct {
 	Sources, Destinations []netip.Prefix
@@ -46,39 +46,10 @@ type Header struct {
 	Name, Value string
 }
 
-// ConnectionFault slows connections down, or ends them; percents are 0 to 100.
-type ConnectionFault struct {
-	ThrottlePercent float64
-	// DownBitsPerSecond bounds what the caller gets, UpBitsPerSecond what it sends; 0 for no bound.
-	DownBitsPerSecond, UpBitsPerSecond uint64
-	TerminatePercent                   float64
-	// TerminateAfter is how long a connection lasts.
-	TerminateAfter time.Duration
-}
-
 // Targets are all versions that the rule sends to, copies included.
 func (r *Rule) Targets() []Target {
 	if r.Mirror == nil {
 		return r.Routes
 	}
 	return append(slices.Clip(r.Routes), *r.Mirror)
-}
-
-// ConnectionPort is the port that a connection meant for port number of another service goes to when a rule sends it here: of those that
-// carry connections the one of the same number, else the only one. It is false when there is no such port.
-func (s *Service) ConnectionPort(number uint32) (Port, bool) {
-	var others []Port
-	for _, p := range s.Ports {
-		if !p.Protocol.IsTCP() {
-			continue
-		}
-		if p.Number == number {
-			return p, true
-		}
-		others = append(others, p)
-	}
-	if len(others) == 1 {
-		return others[0], true
-	}
-	return Port{}, false
 }

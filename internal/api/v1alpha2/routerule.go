@@ -42,6 +42,7 @@ type RouteRuleList struct {
 // +kubebuilder:validation:XValidation:rule="!has(self.redirect) || !has(self.mirror)",message="a rule that redirects has no mirror"
 // +kubebuilder:validation:XValidation:rule="!has(self.redirect) || !has(self.corsPolicy)",message="a rule that redirects has no corsPolicy"
 // +kubebuilder:validation:XValidation:rule="!has(self.redirect) || !(has(self.appendHeaders) && self.appendHeaders.size() > 0)",message="a rule that redirects has no appendHeaders"
+// +kubebuilder:validation:XValidation:rule="!has(self.l4Fault)",message="faults on connections are not carried out, and are refused as in 0.2"
 type RouteRuleSpec struct {
 	// Destination is the service the rule is about; it carries no labels.
 	// +kubebuilder:validation:XValidation:rule="has(self.name) && self.name.size() > 0 || has(self.service) && self.service.size() > 0",message="name or service is set"
@@ -62,7 +63,7 @@ type RouteRuleSpec struct {
 	HTTPReqTimeout   *HTTPTimeout        `json:"httpReqTimeout,omitempty"`
 	HTTPReqRetries   *HTTPRetry          `json:"httpReqRetries,omitempty"`
 	HTTPFault        *HTTPFaultInjection `json:"httpFault,omitempty"`
-	// L4Fault acts on connections to the destination's ports that are not HTTP.
+	// L4Fault is kept from 0.2's schema and refused.
 	L4Fault *L4FaultInjection `json:"l4Fault,omitempty"`
 	// Mirror gets a copy of each request; what it answers is thrown away. Of later v1alpha2 releases.
 	// +kubebuilder:validation:XValidation:rule="has(self.name) && self.name.size() > 0 || has(self.service) && self.service.size() > 0",message="name or service is set"
@@ -89,8 +90,7 @@ type MatchCondition struct {
 	// Source is the caller: by name, by namespace, by labels, or any of them together.
 	// +kubebuilder:validation:XValidation:rule="has(self.name) && self.name.size() > 0 || has(self.service) && self.service.size() > 0 || has(self.__namespace__) && self.__namespace__.size() > 0 || has(self.labels) && self.labels.size() > 0",message="name, service, namespace or labels are set"
 	Source *IstioService `json:"source,omitempty"`
-	// TCP matches connections by their addresses, and requests by those of the connection they came in. It also lets the rule act on ports that
-	// are not HTTP.
+	// TCP matches requests by the addresses of the connection they came in.
 	TCP     *L4MatchAttrs   `json:"tcp,omitempty"`
 	UDP     *L4MatchAttrs   `json:"udp,omitempty"`
 	Request *RequestMatcher `json:"request,omitempty"`
@@ -264,33 +264,23 @@ type L4FaultInjection struct {
 	Terminate *L4Terminate `json:"terminate,omitempty"`
 }
 
-// L4Throttle limits the bandwidth of Percent of connections (all when unset).
-//
-// +kubebuilder:validation:XValidation:rule="!has(self.throttleAfterPeriod) && !has(self.throttleAfterBytes) && !has(self.throttleForPeriod)",message="proxies limit a connection from its beginning to its end"
-// +kubebuilder:validation:XValidation:rule="has(self.downstreamLimitBps) && self.downstreamLimitBps > 0 || has(self.upstreamLimitBps) && self.upstreamLimitBps > 0",message="downstreamLimitBps or upstreamLimitBps is set"
+// L4Throttle limits bandwidth.
 type L4Throttle struct {
 	// +kubebuilder:validation:Minimum=0
 	// +kubebuilder:validation:Maximum=100
-	Percent *float64 `json:"percent,omitempty"`
-	// DownstreamLimitBps bounds what the caller gets, UpstreamLimitBps what it sends, in bits per second.
-	// +kubebuilder:validation:Minimum=0
-	DownstreamLimitBps int64 `json:"downstreamLimitBps,omitempty"`
-	// +kubebuilder:validation:Minimum=0
+	Percent             *float64         `json:"percent,omitempty"`
+	DownstreamLimitBps  int64            `json:"downstreamLimitBps,omitempty"`
 	UpstreamLimitBps    int64            `json:"upstreamLimitBps,omitempty"`
 	ThrottleAfterPeriod *metav1.Duration `json:"throttleAfterPeriod,omitempty"`
 	ThrottleAfterBytes  *float64         `json:"throttleAfterBytes,omitempty"`
 	ThrottleForPeriod   *metav1.Duration `json:"throttleForPeriod,omitempty"`
 }
 
-// L4Terminate closes Percent of connections (all when unset) after a period, at once without one.
+// L4Terminate closes connections.
 type L4Terminate struct {
 	// +kubebuilder:validation:Minimum=0
 	// +kubebuilder:validation:Maximum=100
-	Percent *float64 `json:"percent,omitempty"`
-	// +kubebuilder:validation:Type=string
-	// +kubebuilder:validation:MaxLength=32
-	// +kubebuilder:validation:Pattern=`^\+?(([0-9]+(\.[0-9]{0,3}0*)?|\.[0-9]{1,3}0*)[smh]|[0-9]+(\.0*)?ms|[0-9]*000[uµμ]s|[0-9]*000000ns)+$`
-	// +kubebuilder:validation:XValidation:rule="duration(self) >= duration('1ms')",message="the shortest duration is 1ms"
+	Percent              *float64         `json:"percent,omitempty"`
 	TerminateAfterPeriod *metav1.Duration `json:"terminateAfterPeriod,omitempty"`
 }
 
