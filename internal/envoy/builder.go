@@ -229,10 +229,14 @@ func (b *Builder) sidecarSubsets() map[subset]selection {
 	subsets := map[subset]selection{}
 	for _, svc := range b.mesh.Services {
 		if svc.ExternalName != "" {
-			continue
+			if _, outside := b.leads(svc); outside == "" {
+				continue
+			}
 		}
 		for _, p := range svc.Ports {
-			subsets[newSubset(svc.Hostname, p.Number, nil)] = selection{}
+			if svc.ExternalName == "" || p.Protocol.IsHTTP() {
+				subsets[newSubset(svc.Hostname, p.Number, nil)] = selection{}
+			}
 		}
 	}
 	for _, rule := range b.mesh.Rules {
@@ -274,6 +278,10 @@ func (c *caller) addClusters(r *Resources, subsets map[subset]selection, wanted 
 				return
 			}
 			there[s] = true
+			if svc.ExternalName != "" {
+				r.Clusters = append(r.Clusters, c.b.aliasCluster(s, up, svc, c.treatment(s.host, which.labels)))
+				return
+			}
 			r.Clusters = append(r.Clusters, c.b.serviceCluster(s, up, svc, c.treatment(s.host, which.labels)))
 			r.Endpoints = append(r.Endpoints, endpoints(s, which, svc, c.b.endpoints(svc)))
 		}

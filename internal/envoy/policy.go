@@ -247,12 +247,17 @@ type weighted struct {
 	cluster string
 	weight  uint32
 	hash    *model.Hash
+	// renamed says that requests carry the name of the host they are sent to.
+	renamed bool
 }
 
 // part sends to the instances that carry labels: to one cluster, or to several when policies tell their versions apart. The weights of a part
 // total fine when there are several.
 func (c *caller) part(svc *model.Service, port uint32, labels map[string]string) []weighted {
 	whole := newSubset(svc.Hostname, port, labels)
+	if svc.ExternalName != "" {
+		return []weighted{{cluster: whole.cluster(), weight: 1, renamed: true, hash: c.treatment(whole.host, labels).hash}}
+	}
 	shares := c.shares(svc, port, labels)
 	switch len(shares) {
 	case 0:
@@ -282,6 +287,10 @@ const fine = 100_000
 // sendTo sets the targets of a route, each with its weight and the parts it is made of. It says whether one is made of several.
 func sendTo(action *routev3.RouteAction, weights []uint32, targets [][]weighted) bool {
 	hash(action, targets)
+	if slices.ContainsFunc(targets, func(t []weighted) bool { return slices.ContainsFunc(t, func(w weighted) bool { return w.renamed }) }) {
+		// It leaves those alone that are sent to instances, which have no name.
+		action.HostRewriteSpecifier = &routev3.RouteAction_AutoHostRewrite{AutoHostRewrite: wrapperspb.Bool(true)}
+	}
 	if len(targets) == 1 && len(targets[0]) == 1 {
 		action.ClusterSpecifier = &routev3.RouteAction_Cluster{Cluster: targets[0][0].cluster}
 		return false

@@ -249,7 +249,7 @@ func (g *generator) service() *objects.Object {
 		s.Spec.ClusterIPs = []string{pick(g, "10.96.0.1", "10.96.0.4", "::ffff:10.96.0.9"), "fd00:96::2"}
 	}
 	if g.often(10) {
-		s.Spec.Type, s.Spec.ExternalName = corev1.ServiceTypeExternalName, pick(g, "", "www.example.com")
+		s.Spec.Type, s.Spec.ExternalName = corev1.ServiceTypeExternalName, pick(g, "", "www.example.com", "192.0.2.9", "a.default.svc.cluster.local", "B.default.svc.cluster.local.", "b-1.svc.svc.cluster.local", "default.default.svc.cluster.local")
 	}
 	if g.often(80) {
 		s.Spec.Selector = g.labels()

@@ -208,25 +208,31 @@ func (c *caller) to(t model.Target, d destination) []weighted {
 	if !ok {
 		return []weighted{{cluster: blackHoleCluster, weight: 1}}
 	}
-	return c.part(c.b.service(t.Host), s.port, t.Labels)
+	return c.part(c.b.service(s.host), s.port, t.Labels)
 }
 
 // target finds the port of host that requests to port go to: the one of that number, else the only HTTP port there is.
 func (b *Builder) target(host string, labels map[string]string, port model.Port) (subset, bool) {
 	svc := b.service(host)
-	if svc == nil || svc.ExternalName != "" {
+	if svc == nil {
+		return subset{}, false
+	}
+	if inside, outside := b.leads(svc); outside == "" {
+		svc = inside
+	}
+	if svc == nil {
 		return subset{}, false
 	}
 	p, ok := svc.TargetPort(port.Number)
-	return newSubset(host, p.Number, labels), ok
+	return newSubset(svc.Hostname, p.Number, labels), ok
 }
 
-// own are the clusters of all instances. What the service's name resolves to is beyond the mesh for an ExternalName service.
+// own are the clusters of all instances, for an ExternalName service of those its name leads to.
 func (c *caller) own(svc *model.Service, port model.Port) []weighted {
-	if svc.ExternalName != "" {
-		return []weighted{{cluster: passthroughCluster, weight: 1}}
+	if svc.ExternalName == "" {
+		return c.part(svc, port.Number, nil)
 	}
-	return c.part(svc, port.Number, nil)
+	return c.to(model.Target{Host: svc.Hostname}, destination{host: svc.Hostname, port: port})
 }
 
 func newRoute(name string, path pathMatch, headers []*routev3.HeaderMatcher, action any) *routev3.Route {

@@ -59,6 +59,7 @@ func Build(set *objects.Set, cfg Config) (*model.Mesh, []finding.Finding) {
 		Closed: b.cfg.Closed}
 	b.addWorkloads()
 	b.addServices()
+	b.judgeAliases()
 	b.addEndpoints()
 	b.addInbound()
 	b.addExternals()

@@ -59,9 +59,8 @@ func (b *builder) policy(o *objects.Object, in *v1alpha2.DestinationPolicy) *mod
 		Source: b.source(in.Spec.Source, in.Namespace),
 	}
 	if svc := b.service(out.Host); svc != nil {
-		if svc.ExternalName != "" {
-			b.find(o, finding.NotInForce, finding.Warning, "spec.destination", fmt.Sprintf("service %s only stands for another name, and the mesh leaves calls to it alone", short(out.Host)),
-				"write a policy for that name, with an EgressRule for it")
+		if inside, outside := b.leads(svc); svc.ExternalName != "" && outside == "" {
+			b.find(o, finding.NotInForce, finding.Warning, "spec.destination", fmt.Sprintf("service %s only stands for another name of the mesh", short(out.Host)), lead(inside))
 			return nil
 		}
 		http := slices.ContainsFunc(svc.Ports, func(p model.Port) bool { return p.Protocol.IsHTTP() })

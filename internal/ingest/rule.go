@@ -199,12 +199,12 @@ func (t *ruleTranslation) judgeOutside(field, host string, target model.Target) 
 
 // judgeTarget says when requests to a port of the rule's service would find no port at the target.
 func (t *ruleTranslation) judgeTarget(field string, own *model.Service, host string) {
-	target := t.service(host)
+	target := t.leading(host)
 	if own == nil || target == nil {
 		return
 	}
 	for _, p := range own.Ports {
-		if _, ok := target.TargetPort(p.Number); p.Protocol.IsHTTP() && (!ok || target.ExternalName != "") {
+		if _, ok := target.TargetPort(p.Number); p.Protocol.IsHTTP() && !ok {
 			t.find(t.object, finding.NotInForce, finding.Warning, field,
 				fmt.Sprintf("service %s has no HTTP port %d and not just one other, so these requests get 503", short(host), p.Number),
 				"give the target service an HTTP port of the same number")
@@ -229,12 +229,12 @@ func (t *ruleTranslation) mirror(out *model.Rule) {
 
 // judgeMirror says when copies of requests to a port of the rule's service would find no port.
 func (t *ruleTranslation) judgeMirror(out *model.Rule, host string) {
-	own, target := t.service(out.Host), t.service(host)
+	own, target := t.service(out.Host), t.leading(host)
 	if own == nil || target == nil {
 		return
 	}
 	for _, p := range own.Ports {
-		if _, ok := target.TargetPort(p.Number); p.Protocol.IsHTTP() && (!ok || target.ExternalName != "") {
+		if _, ok := target.TargetPort(p.Number); p.Protocol.IsHTTP() && !ok {
 			t.find(t.object, finding.NotInForce, finding.Warning, "spec.mirror",
 				fmt.Sprintf("service %s has no HTTP port %d and not just one other, so these requests are not copied", short(host), p.Number),
 				"give the service an HTTP port of the same number")
