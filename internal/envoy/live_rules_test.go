@@ -433,7 +433,7 @@ spec: {destination: {name: reviews}, precedence: -1, route: [{labels: {version: 
 // What is asked of an instance that fails everything: with a budget of one half of what is under way, twice the requests at most, whatever the rule says.
 func TestLiveRetriesHaveABudget(t *testing.T) {
 	bad := serve(t, "bad", func(w http.ResponseWriter, _ *http.Request) bool {
-		time.Sleep(40 * time.Millisecond) // the work that a request is
+		<-time.After(40 * time.Millisecond) // the work that a request is
 		w.WriteHeader(http.StatusServiceUnavailable)
 		return true
 	})

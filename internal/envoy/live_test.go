@@ -545,7 +545,7 @@ spec:
 	})
 	t.Run("a delay delays", func(t *testing.T) {
 		began := time.Now()
-		if s := status(get, "delayed"); s != 200 || time.Since(began) < 400*time.Millisecond {
+		if s := status(get, "delayed"); s != 200 || time.Since(began) < 380*time.Millisecond {
 			t.Errorf("got %d after %v", s, time.Since(began))
 		}
 	})
