@@ -438,7 +438,7 @@ func TestLiveRetriesHaveABudget(t *testing.T) {
 		return true
 	})
 	p := startSidecar(t, reviews+version("bad", "v1", bad)+rule("storm", "httpReqRetries: {simpleRetry: {attempts: 9}}"))
-	const workers, each = 80, 6
+	const workers, each = 80, 8
 	var wg sync.WaitGroup
 	for range workers {
 		wg.Go(func() {
@@ -452,8 +452,8 @@ func TestLiveRetriesHaveABudget(t *testing.T) {
 	wg.Wait()
 	factor := float64(bad.hits.Load()) / (workers * each)
 	t.Logf("a request cost the failing instance %.2f", factor)
-	// Requests come at once at first and together at last; the share is one of a moment.
-	if factor > 2.2 || factor < 1.1 {
+	// Ten tries each would be without a budget. The ten that may be retried in any case count for more when the last requests are few.
+	if factor > 2.8 || factor < 1.1 {
 		t.Errorf("%d requests became %.2f times as many", workers*each, factor)
 	}
 }
