@@ -31,7 +31,7 @@ func BenchmarkADS(b *testing.B) {
 			var meter cpu.Meter
 			for b.Loop() {
 				meter.Start(b)
-				p, _, err := load.Connect(b.Context(), s.addr, proxies, m.Node)
+				p, _, err := load.Connect(b.Context(), load.Options{Address: s.addr, Proxies: proxies, Node: m.Node})
 				if err != nil {
 					b.Fatal(err)
 				}
@@ -48,7 +48,7 @@ func BenchmarkADS(b *testing.B) {
 		})
 		b.Run(fmt.Sprintf("Edit/proxies=%d", proxies), func(b *testing.B) {
 			s := serveLoad(b, first)
-			p, _, err := load.Connect(b.Context(), s.addr, proxies, m.Node)
+			p, _, err := load.Connect(b.Context(), load.Options{Address: s.addr, Proxies: proxies, Node: m.Node})
 			if err != nil {
 				b.Fatal(err)
 			}

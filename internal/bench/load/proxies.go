@@ -13,8 +13,10 @@ import (
 	discoveryv3 "github.com/envoyproxy/go-control-plane/envoy/service/discovery/v3"
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/credentials/insecure"
+	"google.golang.org/protobuf/types/known/structpb"
 
 	"github.com/meshctl/meshctl/internal/envoy"
+	"github.com/meshctl/meshctl/internal/resource"
 )
 
 const (
@@ -24,7 +26,7 @@ const (
 )
 
 // Proxies ask one control plane for configuration over incremental ADS, as so many Envoys would, each on a connection of its own: all clusters, the endpoints
-// those name, all listeners, the routes those name. They acknowledge everything and run nothing.
+// those name, all listeners, the routes those name, and the virtual hosts of routes that come without. They acknowledge everything and run nothing.
 type Proxies struct {
 	n      int
 	cancel context.CancelFunc
@@ -42,22 +44,46 @@ type Proxies struct {
 	wave   atomic.Pointer[Wave]
 }
 
-// Connect starts n proxies and returns when each has all that it asked for, with the time that took. node gives the node id of each.
-func Connect(ctx context.Context, address string, n int, node func(int) string) (*Proxies, time.Duration, error) {
+// Options of Connect.
+type Options struct {
+	Address string
+	// Proxies is how many there are, Node gives the node id of each.
+	Proxies int
+	Node    func(int) string
+	// VirtualHosts makes them take virtual hosts on their own.
+	VirtualHosts bool
+}
+
+// RouteType is the type that an edit of a route is sent in.
+func (o Options) RouteType() string {
+	if o.VirtualHosts {
+		return virtualHostType
+	}
+	return envoy.RouteType
+}
+
+const virtualHostType = "type.googleapis.com/envoy.config.route.v3.VirtualHost"
+
+// Connect starts proxies and returns when each has all that it asked for, with the time that took.
+func Connect(ctx context.Context, o Options) (*Proxies, time.Duration, error) {
+	n := o.Proxies
 	run, cancel := context.WithCancel(ctx)
 	p := &Proxies{n: n, cancel: cancel, refs: references{known: map[string]*reference{}}, all: make(chan struct{}), broken: make(chan error, n)}
 	for range n {
-		conn, err := grpc.NewClient(address, grpc.WithTransportCredentials(insecure.NewCredentials()))
+		conn, err := grpc.NewClient(o.Address, grpc.WithTransportCredentials(insecure.NewCredentials()), grpc.WithReadBufferSize(4<<10), grpc.WithSharedWriteBuffer(true))
 		if err != nil {
 			p.Close()
-			return nil, 0, fmt.Errorf("connecting to %s: %w", address, err)
+			return nil, 0, fmt.Errorf("connecting to %s: %w", o.Address, err)
 		}
 		p.conns = append(p.conns, conn)
 	}
 	p.begun = time.Now()
 	for i, conn := range p.conns {
 		p.wg.Go(func() {
-			x := &proxy{all: p, requests: make(chan *discoveryv3.DeltaDiscoveryRequest, 4096), node: &corev3.Node{Id: node(i), UserAgentName: "envoy"}}
+			x := &proxy{all: p, requests: make(chan *discoveryv3.DeltaDiscoveryRequest, 256), node: &corev3.Node{Id: o.Node(i), UserAgentName: "envoy"}}
+			if o.VirtualHosts {
+				x.node.Metadata = &structpb.Struct{Fields: map[string]*structpb.Value{resource.VirtualHosts: structpb.NewBoolValue(true)}}
+			}
 			if err := x.run(run, conn); run.Err() == nil {
 				p.broken <- fmt.Errorf("proxy %d: %w", i, err)
 			}
@@ -137,6 +163,7 @@ type proxy struct {
 	clusters, listeners bool
 	lds                 bool
 	endpoints, routes   wanted
+	hosts               wanted // by route configuration
 	ready               bool
 	wave                *Wave
 }
@@ -238,6 +265,12 @@ func (x *proxy) take(b []byte) error {
 		x.answer(r, &x.endpoints)
 	case envoy.RouteType:
 		x.answer(r, &x.routes)
+		err = x.follow(r, virtualHostType, &x.hosts)
+	case virtualHostType:
+		for i := range r.resources {
+			r.resources[i].name, _, _ = bytes.Cut(r.resources[i].name, []byte("/"))
+		}
+		x.answer(r, &x.hosts)
 	}
 	if err != nil {
 		return err
@@ -246,7 +279,7 @@ func (x *proxy) take(b []byte) error {
 		x.lds = true
 		x.ask(envoy.ListenerType, nil)
 	}
-	if !x.ready && x.clusters && x.listeners && x.endpoints.missing == 0 && x.routes.missing == 0 {
+	if !x.ready && x.clusters && x.listeners && x.endpoints.missing == 0 && x.routes.missing == 0 && x.hosts.missing == 0 {
 		x.ready = true
 		if x.all.configured.Add(1) == int64(x.all.n) {
 			close(x.all.all)

@@ -6,6 +6,7 @@ import (
 
 	clusterv3 "github.com/envoyproxy/go-control-plane/envoy/config/cluster/v3"
 	listenerv3 "github.com/envoyproxy/go-control-plane/envoy/config/listener/v3"
+	routev3 "github.com/envoyproxy/go-control-plane/envoy/config/route/v3"
 	hcmv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/filters/network/http_connection_manager/v3"
 	"google.golang.org/grpc/mem"
 	"google.golang.org/protobuf/encoding/protowire"
@@ -43,12 +44,12 @@ func (codec) Unmarshal(data mem.BufferSlice, v any) error {
 	return nil
 }
 
-// resource of a response; its slices are the response's.
-type resource struct{ name, version, value []byte }
+// sent is a resource of a response; its slices are the response's.
+type sent struct{ name, version, value []byte }
 
 type response struct {
 	url, nonce string
-	resources  []resource
+	resources  []sent
 	removed    [][]byte
 }
 
@@ -57,7 +58,7 @@ func parse(b []byte) (r response, err error) {
 	err = fields(b, func(n protowire.Number, v []byte) error {
 		switch n {
 		case 2:
-			var res resource
+			var res sent
 			err := fields(v, func(n protowire.Number, v []byte) error {
 				switch n {
 				case 1:
@@ -115,7 +116,7 @@ func fields(b []byte, f func(protowire.Number, []byte) error) error {
 	return nil
 }
 
-// references remembers what each distinct cluster and listener refers to; all proxies get mostly the same ones.
+// references remembers what each distinct cluster, listener and route configuration refers to; all proxies get mostly the same ones.
 type references struct {
 	mu    sync.RWMutex
 	known map[string]*reference
@@ -127,7 +128,7 @@ type reference struct {
 	names []string
 }
 
-func (c *references) of(url string, res resource) (*reference, error) {
+func (c *references) of(url string, res sent) (*reference, error) {
 	var scratch [192]byte
 	key := append(append(append(scratch[:0], url[len(url)-8:]...), res.version...), res.name...)
 	c.mu.RLock()
@@ -162,6 +163,14 @@ func (c *references) of(url string, res resource) (*reference, error) {
 					r.names = append(r.names, h.GetRds().GetRouteConfigName())
 				}
 			}
+		}
+	case envoy.RouteType:
+		m := &routev3.RouteConfiguration{}
+		if err := proto.Unmarshal(res.value, m); err != nil {
+			return nil, fmt.Errorf("reading route configuration %s: %w", r.name, err)
+		}
+		if m.GetVhds() != nil {
+			r.names = []string{m.GetName()}
 		}
 	}
 	c.mu.Lock()

@@ -56,7 +56,7 @@ func BenchmarkPilot(b *testing.B) {
 				before := p.sample(sub, true)
 				var took time.Duration
 				var err error
-				if clients, took, err = load.Connect(b.Context(), p.xds, proxies, mesh.Node); err != nil {
+				if clients, took, err = load.Connect(b.Context(), load.Options{Address: p.xds, Proxies: proxies, Node: mesh.Node}); err != nil {
 					sub.Fatal(err)
 				}
 				sent := settle(sub, clients)
