@@ -21,6 +21,7 @@ import (
 	"github.com/meshctl/meshctl/internal/cli/factory"
 	"github.com/meshctl/meshctl/internal/cli/get"
 	"github.com/meshctl/meshctl/internal/cli/kubeinject"
+	"github.com/meshctl/meshctl/internal/cli/proxyconfig"
 	"github.com/meshctl/meshctl/internal/cli/proxystatus"
 	"github.com/meshctl/meshctl/internal/cli/replace"
 	"github.com/meshctl/meshctl/internal/cli/sandbox"
@@ -125,7 +126,7 @@ Exit codes, the same for every command and output format:
 		}
 	}
 	add(groupObjects, validate.New(f), create.New(f), replace.New(f), apply.New(f), get.New(f), deletecmd.New(f), wait.New(f))
-	add(groupMesh, kubeinject.New(f), proxystatus.New(f), sandbox.New(f))
+	add(groupMesh, kubeinject.New(f), proxystatus.New(f), proxyconfig.New(f), sandbox.New(f))
 	add(groupSettings, version.New(f), completion.New(f), options())
 	root.SetHelpCommandGroupID(groupSettings)
 	root.InitDefaultHelpCmd()

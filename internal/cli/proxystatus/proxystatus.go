@@ -4,7 +4,6 @@ package proxystatus
 import (
 	"cmp"
 	"context"
-	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
@@ -14,7 +13,6 @@ import (
 
 	"github.com/spf13/cobra"
 	"k8s.io/apimachinery/pkg/util/duration"
-	"sigs.k8s.io/yaml"
 
 	"github.com/meshctl/meshctl/internal/cli/factory"
 	"github.com/meshctl/meshctl/internal/kube"
@@ -120,7 +118,7 @@ func pick(proxies []proxystatus.Proxy, name, namespace string) []proxystatus.Pro
 func (o *options) write(w io.Writer, proxies []proxystatus.Proxy, detail bool) error {
 	switch {
 	case o.output != "table":
-		return o.encode(w, proxies)
+		return factory.Encode(w, o.output, append([]proxystatus.Proxy{}, proxies...))
 	case detail:
 		for n, p := range proxies {
 			if n > 0 {
@@ -135,18 +133,6 @@ func (o *options) write(w io.Writer, proxies []proxystatus.Proxy, detail bool) e
 		return nil
 	}
 	return o.table(w, proxies)
-}
-
-func (o *options) encode(w io.Writer, proxies []proxystatus.Proxy) error {
-	data, err := json.MarshalIndent(append([]proxystatus.Proxy{}, proxies...), "", "  ")
-	if err == nil && o.output == "yaml" {
-		data, err = yaml.JSONToYAML(data)
-	}
-	if err != nil {
-		return fmt.Errorf("encoding the proxies: %w", err)
-	}
-	fmt.Fprintln(w, strings.TrimRight(string(data), "\n"))
-	return nil
 }
 
 // shownTypes are the columns of the table.

@@ -71,7 +71,7 @@ func rooms() map[string]room {
 		"policyserver": {layer: world, sideways: []string{"adapter"}, envoyTypes: true},
 		"identity":     {layer: world, sideways: []string{"keystore"}},
 		"keystore":     {layer: world},
-		"proxystate":   {layer: world, sideways: []string{"kube"}, envoyTypes: true},
+		"proxystate":   {layer: world, sideways: []string{"kube"}},
 		"serve":        {layer: world},
 		"sandbox":      {layer: world, sideways: []string{"image"}},
 		"image":        {layer: world},
