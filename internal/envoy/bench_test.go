@@ -16,17 +16,20 @@ func BenchmarkBuild(b *testing.B) {
 		b.Run(fmt.Sprintf("first/services=%d", services), func(b *testing.B) {
 			b.ReportAllocs()
 			for b.Loop() {
-				envoy.NewBuilder(mesh).For(first)
+				t := envoy.NewTranslator()
+				t.Update(mesh)
+				t.Snapshot(first)
 			}
 		})
 		b.Run(fmt.Sprintf("next/services=%d", services), func(b *testing.B) {
 			b.ReportAllocs()
-			builder := envoy.NewBuilder(mesh)
-			builder.For(first)
+			t := envoy.NewTranslator()
+			t.Update(mesh)
+			t.Snapshot(first)
 			i := 0
 			for b.Loop() {
 				i++
-				builder.For(model.Proxy{Type: model.Sidecar, Workload: mesh.Workloads[i%len(mesh.Workloads)].Key})
+				t.Snapshot(model.Proxy{Type: model.Sidecar, Workload: mesh.Workloads[i%len(mesh.Workloads)].Key})
 			}
 		})
 	}

@@ -87,7 +87,7 @@ type message[T any] interface {
 func open[T any, M message[T]](c *consistency, r *Resource, look func(M)) {
 	c.where = r.Name
 	m := M(new(T))
-	if err := r.Body.UnmarshalTo(m); err != nil {
+	if err := Message(r).UnmarshalTo(m); err != nil {
 		c.fault("%v", err)
 		return
 	}

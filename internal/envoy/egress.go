@@ -166,17 +166,6 @@ func (b *Builder) roots() string {
 	return cmp.Or(b.settings().Roots, defaultRoots)
 }
 
-// addExternals adds the clusters of the hosts outside that wanted lets through.
-func (c *caller) addExternals(r *Resources, wanted func(host string) bool) {
-	for _, e := range c.b.settings().Externals {
-		for _, p := range e.Ports {
-			if wanted(e.Host) {
-				r.Clusters = append(r.Clusters, c.externalClusters(externalPort{e, p})...)
-			}
-		}
-	}
-}
-
 // originates says whether requests that come to port may leave it as HTTPS.
 func (b *Builder) originates(port uint32) bool {
 	return slices.ContainsFunc(b.externalsAt(port), func(e externalPort) bool { return e.port.Protocol == model.HTTPS })

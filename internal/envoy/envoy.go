@@ -9,8 +9,6 @@ package envoy
 
 import (
 	"cmp"
-	"crypto/sha256"
-	"encoding/hex"
 	"fmt"
 	"slices"
 
@@ -18,26 +16,20 @@ import (
 	"google.golang.org/protobuf/types/known/anypb"
 
 	"github.com/meshctl/meshctl/internal/model"
+	"github.com/meshctl/meshctl/internal/resource"
 )
 
 // The types of the resources made here.
 const (
-	ClusterType  = "type.googleapis.com/envoy.config.cluster.v3.Cluster"
-	EndpointType = "type.googleapis.com/envoy.config.endpoint.v3.ClusterLoadAssignment"
-	ListenerType = "type.googleapis.com/envoy.config.listener.v3.Listener"
-	RouteType    = "type.googleapis.com/envoy.config.route.v3.RouteConfiguration"
+	ClusterType     = "type.googleapis.com/envoy.config.cluster.v3.Cluster"
+	EndpointType    = "type.googleapis.com/envoy.config.endpoint.v3.ClusterLoadAssignment"
+	ListenerType    = "type.googleapis.com/envoy.config.listener.v3.Listener"
+	RouteType       = "type.googleapis.com/envoy.config.route.v3.RouteConfiguration"
+	VirtualHostType = "type.googleapis.com/envoy.config.route.v3.VirtualHost"
 )
 
-// Resource is one xDS resource. It is never modified after it was made and is shared between proxies.
-type Resource struct {
-	Name string
-	// Body is the marshalled resource.
-	Body *anypb.Any
-	// Version is a hash of Body: equal versions mean equal resources.
-	Version string
-	// Refs are the objects the resource was made from, sorted.
-	Refs []model.Ref
-}
+// Resource is one xDS resource.
+type Resource = resource.Resource
 
 // Resources are all that one proxy is told, each kind sorted by name.
 type Resources struct {
@@ -45,7 +37,9 @@ type Resources struct {
 	Endpoints []*Resource
 	Listeners []*Resource
 	Routes    []*Resource
-	Secrets   []*Resource
+	// VirtualHosts are there for proxies that take them on their own. Their names are <route configuration>/<virtual host>.
+	VirtualHosts []*Resource
+	Secrets      []*Resource
 }
 
 // Of lists the resources of a type URL; nil for another type.
@@ -59,21 +53,44 @@ func (r *Resources) Of(typeURL string) []*Resource {
 		return r.Listeners
 	case RouteType:
 		return r.Routes
+	case VirtualHostType:
+		return r.VirtualHosts
 	case SecretType:
 		return r.Secrets
 	}
 	return nil
 }
 
-// Build translates mesh for one proxy. Use a Builder to translate for many.
-func Build(mesh *model.Mesh, proxy model.Proxy) *Resources { return NewBuilder(mesh).For(proxy) }
+// Build translates mesh for one proxy. Use a Translator to translate for many, and again.
+func Build(mesh *model.Mesh, proxy model.Proxy) *Resources {
+	t := NewTranslator()
+	t.Update(mesh)
+	return All(t.Snapshot(proxy))
+}
+
+// All lists what is in a snapshot.
+func All(s *resource.Snapshot) *Resources {
+	list := func(g resource.Group) []*Resource {
+		return slices.SortedFunc(g.All(), func(a, b *Resource) int { return cmp.Compare(a.Name, b.Name) })
+	}
+	return &Resources{
+		Clusters: list(s.Clusters), Endpoints: list(s.Endpoints), Listeners: list(s.Listeners),
+		Routes: list(s.Routes), VirtualHosts: list(s.VirtualHosts), Secrets: list(s.Secrets),
+	}
+}
+
+// Message is a resource's content.
+func Message(r *Resource) *anypb.Any { return &anypb.Any{TypeUrl: r.TypeURL, Value: r.Value} }
 
 // newResource marshals m.
 func newResource(name string, m proto.Message, refs ...model.Ref) *Resource {
 	body := pack(m)
-	sum := sha256.Sum256(body.GetValue())
+	return resource.New(body.GetTypeUrl(), name, body.GetValue(), sortedRefs(refs)...)
+}
+
+func sortedRefs(refs []model.Ref) []model.Ref {
 	slices.SortFunc(refs, compareRefs)
-	return &Resource{Name: name, Body: body, Version: hex.EncodeToString(sum[:8]), Refs: slices.Compact(refs)}
+	return slices.Clip(slices.Compact(refs))
 }
 
 // pack marshals m so that equal messages give equal bytes.

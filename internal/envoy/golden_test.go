@@ -183,7 +183,7 @@ func resources(t testing.TB, rs []*envoy.Resource) []byte {
 	t.Helper()
 	var b strings.Builder
 	for _, r := range rs {
-		text, err := protojson.Marshal(r.Body)
+		text, err := protojson.Marshal(envoy.Message(r))
 		if err != nil {
 			t.Fatalf("writing %s: %v", r.Name, err)
 		}

@@ -109,3 +109,17 @@ func (b *Builder) inboundManager(port uint32) *hcmv3.HttpConnectionManager {
 	})
 	return m
 }
+
+// inbound is what a sidecar has for itself.
+func (b *Builder) inbound(w *model.Workload, v4, v6 bool) []*Resource {
+	ports := b.servedPorts(w)
+	out := []*Resource{b.inboundPassthrough(v4, v6), b.virtualOutbound(v4, v6), b.virtualInbound(ports, v4, v6)}
+	loopback := "127.0.0.1"
+	if !v4 {
+		loopback = "::1"
+	}
+	for _, p := range ports {
+		out = append(out, b.inboundServiceCluster(p.number, loopback, p.http))
+	}
+	return out
+}

@@ -145,3 +145,12 @@ func (b *Builder) ingressTLSChain(c *model.Certificate) *listenerv3.FilterChain 
 func secureRoutes(c *model.Certificate) string {
 	return "ingress.8443." + c.Ref.Namespace + "." + c.Ref.Name
 }
+
+// ingressOwn is what a gateway has for itself. One that has not proved who it is gets no keys, and so not the listener that needs them.
+func (b *Builder) ingressOwn(v4, v6, unproven bool) []*Resource {
+	listeners := b.ingressListeners(v4, v6)
+	if unproven {
+		return slices.DeleteFunc(listeners, func(l *Resource) bool { return l.Name == listenerName("0.0.0.0", IngressHTTPSPort) })
+	}
+	return append(listeners, b.ingressSecrets()...)
+}

@@ -10,15 +10,21 @@ import (
 func TestANameIsGivenToOneService(t *testing.T) {
 	plain := &model.Service{Hostname: "a.default.svc.cluster.local", Name: "a", Namespace: "default", Addresses: []string{"10.96.0.1", "fd00::1"}}
 	dotted := &model.Service{Hostname: "a.default.default.svc.cluster.local", Name: "a.default", Namespace: "default", Addresses: []string{"10.96.0.1"}}
-	d := newDomains("cluster.local", "default")
-	d.claim(plain)
-	d.claim(dotted)
-	want := []string{"a.default.svc.cluster.local", "a", "a.default", "a.default.svc", "a.default.svc.cluster", "10.96.0.1", "[fd00::1]"}
-	if got := d.of(plain); !slices.Equal(got, want) {
-		t.Errorf("the first has %v, want %v", got, want)
+	port := []model.Port{{Number: 80, Protocol: model.HTTP}}
+	plain.Ports, dotted.Ports = port, port
+	x := newIndex()
+	x.follow(&model.Mesh{Domain: "cluster.local", Services: []*model.Service{plain, dotted}})
+	names := func(svc *model.Service) []string {
+		c := &caller{b: &Builder{index: x, read: func(input) {}}, view: view{namespace: "default"}}
+		names, _ := c.domainsOf(svc, 80)
+		return names
 	}
-	want = []string{"a.default.default.svc.cluster.local", "a.default.default", "a.default.default.svc", "a.default.default.svc.cluster"}
-	if got := d.of(dotted); !slices.Equal(got, want) {
+	want := []string{"a.default.default.svc.cluster.local", "a.default", "a.default.default", "a.default.default.svc", "a.default.default.svc.cluster", "10.96.0.1"}
+	if got := names(dotted); !slices.Equal(got, want) {
+		t.Errorf("the first by name has %v, want %v", got, want)
+	}
+	want = []string{"a.default.svc.cluster.local", "a", "a.default.svc", "a.default.svc.cluster", "[fd00::1]"}
+	if got := names(plain); !slices.Equal(got, want) {
 		t.Errorf("the second has %v, want %v", got, want)
 	}
 }

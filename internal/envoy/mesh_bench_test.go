@@ -28,9 +28,10 @@ func BenchmarkEnvoy(b *testing.B) {
 			b.Run(fmt.Sprintf("%s/services=%d", name, services), func(b *testing.B) {
 				var one *envoy.Resources
 				cpu.Loop(b, func() {
-					builder := envoy.NewBuilder(mesh)
+					t := envoy.NewTranslator()
+					t.Update(mesh)
 					for i := range load.Namespaces {
-						one = builder.For(m.Proxy(i))
+						one = envoy.All(t.Snapshot(m.Proxy(i)))
 					}
 				})
 				old := envoy.Build(before, m.Proxy(load.Namespaces-1))
@@ -41,7 +42,7 @@ func BenchmarkEnvoy(b *testing.B) {
 						was[r.Name] = r
 					}
 					for _, r := range one.Of(url) {
-						size := len(r.Body.GetValue())
+						size := len(r.Value)
 						made += size
 						if o := was[r.Name]; o == nil || o.Version != r.Version {
 							moved += size
@@ -62,12 +63,12 @@ func BenchmarkEnvoy(b *testing.B) {
 
 // differing is the size of the virtual hosts that are not the same in both; of another resource, its size.
 func differing(b *testing.B, was, is *envoy.Resource) int {
-	if is.Body.GetTypeUrl() != envoy.RouteType || was == nil {
-		return len(is.Body.GetValue())
+	if is.TypeURL != envoy.RouteType || was == nil {
+		return len(is.Value)
 	}
 	hosts := func(r *envoy.Resource) map[string][]byte {
 		m := &routev3.RouteConfiguration{}
-		if err := r.Body.UnmarshalTo(m); err != nil {
+		if err := envoy.Message(r).UnmarshalTo(m); err != nil {
 			b.Fatal(err)
 		}
 		out := map[string][]byte{}

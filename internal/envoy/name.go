@@ -64,6 +64,19 @@ func formatLabels(labels map[string]string) string {
 	return strings.Join(parts, ",")
 }
 
+// parseLabels reads what formatLabels writes.
+func parseLabels(text string) map[string]string {
+	if text == "" {
+		return nil
+	}
+	out := map[string]string{}
+	for pair := range strings.SplitSeq(text, ",") {
+		k, v, _ := strings.Cut(pair, "=")
+		out[k] = v
+	}
+	return out
+}
+
 // selects says whether labels contain all of selector.
 func selects(selector, labels map[string]string) bool {
 	for k, v := range selector {

@@ -138,6 +138,16 @@ func (s selection) name() string {
 	return out
 }
 
+// parseSelection reads what name writes.
+func parseSelection(name string) selection {
+	parts := strings.Split(name, "!")
+	s := selection{labels: parseLabels(parts[0])}
+	for _, other := range parts[1:] {
+		s.without = append(s.without, parseLabels(other))
+	}
+	return s
+}
+
 // share is a part of a cluster's instances to which the same policies apply, and how many of them take requests.
 type share struct {
 	subset
@@ -219,25 +229,35 @@ func spreadCluster(whole, one subset) string {
 	return fmt.Sprintf("spread|%d|%s|%s|%s", whole.port, whole.labels, one.labels, whole.host)
 }
 
-// spread is a cluster for one share that sends on to the others when its own instances fail. Bounds and balancing are those of the clusters behind it.
-func (b *Builder) spread(whole subset, shares []share, first int, svc *model.Service) *Resource {
+// spread is a cluster for the share that carries the labels first, which sends on to the others when its own instances fail. Bounds and balancing are those
+// of the clusters behind it.
+func (c *caller) spread(whole subset, labels string) []*Resource {
+	svc := c.b.service(whole.host)
+	if svc == nil {
+		return nil
+	}
+	shares := c.shares(svc, whole.port, parseLabels(whole.labels))
+	first := slices.IndexFunc(shares, func(s share) bool { return s.subset.labels == labels })
+	if first < 0 {
+		return nil
+	}
 	name := spreadCluster(whole, shares[first].subset)
-	config := &aggregatev3.ClusterConfig{Clusters: []string{shares[first].cluster()}}
+	config := &aggregatev3.ClusterConfig{Clusters: []string{c.cluster(shares[first].subset)}}
 	for i, s := range shares {
 		if i != first {
-			config.Clusters = append(config.Clusters, s.cluster())
+			config.Clusters = append(config.Clusters, c.cluster(s.subset))
 		}
 	}
-	return newResource(name, &clusterv3.Cluster{
+	return []*Resource{newResource(name, &clusterv3.Cluster{
 		Name: name,
 		ClusterDiscoveryType: &clusterv3.Cluster_ClusterType{ClusterType: &clusterv3.Cluster_CustomClusterType{
 			Name: aggregateName, TypedConfig: pack(config),
 		}},
-		ConnectTimeout:  duration(b.connectTimeout()),
+		ConnectTimeout:  duration(c.b.connectTimeout()),
 		LbPolicy:        clusterv3.Cluster_CLUSTER_PROVIDED,
 		CommonLbConfig:  &clusterv3.Cluster_CommonLbConfig{HealthyPanicThreshold: &typev3.Percent{Value: 0}},
 		CircuitBreakers: thresholds(model.Breaker{}),
-	}, svc.Ref())
+	}, svc.Ref())}
 }
 
 const aggregateName = "envoy.clusters.aggregate"
@@ -256,17 +276,18 @@ type weighted struct {
 func (c *caller) part(svc *model.Service, port uint32, labels map[string]string) []weighted {
 	whole := newSubset(svc.Hostname, port, labels)
 	if svc.ExternalName != "" {
-		return []weighted{{cluster: whole.cluster(), weight: 1, renamed: true, hash: c.treatment(whole.host, labels).hash}}
+		return []weighted{{cluster: c.cluster(whole), weight: 1, renamed: true, hash: c.treatment(whole.host, labels).hash}}
 	}
 	shares := c.shares(svc, port, labels)
 	switch len(shares) {
 	case 0:
-		return []weighted{{cluster: whole.cluster(), weight: 1, hash: c.treatment(whole.host, labels).hash}}
+		return []weighted{{cluster: c.cluster(whole), weight: 1, hash: c.treatment(whole.host, labels).hash}}
 	case 1:
-		return []weighted{{cluster: shares[0].cluster(), weight: 1, hash: c.treatment(whole.host, shares[0].selection.labels).hash}}
+		return []weighted{{cluster: c.cluster(shares[0].subset), weight: 1, hash: c.treatment(whole.host, shares[0].selection.labels).hash}}
 	}
 	out := make([]weighted, 0, len(shares))
 	for _, s := range shares {
+		c.want(unit{kind: spreadUnit, host: whole.host, port: whole.port, labels: whole.labels, other: s.subset.labels})
 		out = append(out, weighted{cluster: spreadCluster(whole, s.subset), weight: s.weight, hash: c.treatment(whole.host, s.selection.labels).hash})
 	}
 	return out

@@ -43,14 +43,16 @@ func FuzzBuild(f *testing.F) {
 		if !slices.Equal(findings, findingsAgain) {
 			t.Errorf("findings depend on the order: %v and %v", findings, findingsAgain)
 		}
-		one, other := envoy.NewBuilder(mesh), envoy.NewBuilder(again)
+		one, other := envoy.NewTranslator(), envoy.NewTranslator()
+		one.Update(mesh)
+		other.Update(again)
 		for _, p := range proxies(mesh) {
-			r := one.For(p)
+			r := envoy.All(one.Snapshot(p))
 			if err := envoy.Consistent(r); err != nil {
 				t.Errorf("%v: %v", p, err)
 			}
 			for _, kind := range []string{envoy.ClusterType, envoy.EndpointType, envoy.ListenerType, envoy.RouteType, envoy.SecretType} {
-				if a, b := versions(r.Of(kind)), versions(other.For(p).Of(kind)); !slices.Equal(a, b) {
+				if a, b := versions(r.Of(kind)), versions(envoy.All(other.Snapshot(p)).Of(kind)); !slices.Equal(a, b) {
 					t.Errorf("%v: %s depends on the order of objects or of proxies: %v and %v", p, kind, a, b)
 				}
 				if a, b := versions(r.Of(kind)), versions(envoy.Build(mesh, p).Of(kind)); !slices.Equal(a, b) {

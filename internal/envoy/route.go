@@ -16,6 +16,7 @@ import (
 	"google.golang.org/protobuf/types/known/wrapperspb"
 
 	"github.com/meshctl/meshctl/internal/model"
+	"github.com/meshctl/meshctl/internal/resource"
 )
 
 // unprocessedHeader is how an inbound proxy says that a request never reached the application, so that trying another instance is safe
@@ -38,15 +39,6 @@ const (
 
 // idempotentMethods may be sent twice with the effect of once (RFC 9110, 9.2.2).
 const idempotentMethods = "GET|HEAD|OPTIONS|TRACE|PUT|DELETE"
-
-// caller is the view of the mesh of all proxies that rules treat alike.
-type caller struct {
-	b     *Builder
-	role  model.ProxyType
-	rules map[string][]*model.Rule
-	// policies that act on these proxies' calls, by host.
-	policies map[string][]*model.Policy
-}
 
 // destination is what callers call: a port of a service or of a host outside of the mesh.
 type destination struct {
@@ -180,7 +172,7 @@ func (c *caller) mirror(rule *model.Rule, d destination) []*routev3.RouteAction_
 	if !ok {
 		return nil
 	}
-	return []*routev3.RouteAction_RequestMirrorPolicy{{Cluster: to.cluster()}}
+	return []*routev3.RouteAction_RequestMirrorPolicy{{Cluster: c.cluster(to)}}
 }
 
 // setClusters sends to the rule's targets, or to all instances when it names none. It says whether a target is in shares.
@@ -188,9 +180,11 @@ func (c *caller) setClusters(action *routev3.RouteAction, rule *model.Rule, d de
 	var weights []uint32
 	var targets [][]weighted
 	for _, t := range rule.Routes {
+		// Also where a target gets nothing yet: when it does, its cluster is there.
+		to := c.to(t, d)
 		if t.Weight > 0 || len(rule.Routes) == 1 {
 			weights = append(weights, t.Weight)
-			targets = append(targets, c.to(t, d))
+			targets = append(targets, to)
 		}
 	}
 	if len(targets) == 0 {
@@ -307,59 +301,19 @@ func percent(p float64) *typev3.FractionalPercent {
 	return &typev3.FractionalPercent{Numerator: uint32(math.Round(p * 10_000)), Denominator: typev3.FractionalPercent_MILLION}
 }
 
-// outboundRoutes is the route configuration of one HTTP port for a namespace's sidecars.
-func (c *caller) outboundRoutes(port uint32, namespace string) *Resource {
+// outboundRoutes is the route configuration of a port, but for the virtual hosts of services and hosts outside.
+func (c *caller) outboundRoutes(port uint32) []*Resource {
 	config := &routev3.RouteConfiguration{
 		Name:                     routeName(port),
 		IgnorePortInHostMatching: true,
 		ResponseHeadersToRemove:  []string{unprocessedHeader},
 	}
-	var refs []model.Ref
-	services := c.b.httpServices[port]
-	names := newDomains(c.b.settings().Domain, namespace)
-	for _, s := range services {
-		names.claim(s.svc)
+	if _, all := c.externalPort("*", port); !all {
+		config.VirtualHosts = []*routev3.VirtualHost{c.b.unknownHosts(port)}
 	}
-	for _, s := range services {
-		config.VirtualHosts = append(config.VirtualHosts, &routev3.VirtualHost{
-			Name:        s.svc.Hostname,
-			Domains:     names.of(s.svc),
-			Routes:      c.routes(c.destination(s.svc, s.port), "default", anyPath(), nil),
-			RetryPolicy: defaultRetryPolicy(),
-		})
-		for _, rule := range c.rulesFor(s.svc.Hostname) {
-			refs = append(refs, rule.Ref)
-		}
-		if pods := names.podsOf(s.svc); len(pods) > 0 {
-			config.VirtualHosts = append(config.VirtualHosts, &routev3.VirtualHost{
-				Name:    "pods." + s.svc.Hostname,
-				Domains: pods,
-				Routes:  []*routev3.Route{passthroughRoute(nil)},
-			})
-		}
-	}
-	for _, e := range c.b.externalsAt(port) {
-		// The name of a service is the service's.
-		if !e.isHTTP() || !names.take(hostOf(e.Host), e.cluster()) {
-			continue
-		}
-		d := destination{host: e.Host, port: e.port, own: c.outside(e), external: true}
-		config.VirtualHosts = append(config.VirtualHosts, &routev3.VirtualHost{
-			Name:        e.cluster(),
-			Domains:     []string{hostOf(e.Host)},
-			Routes:      c.routes(d, "default", anyPath(), nil),
-			RetryPolicy: defaultRetryPolicy(),
-		})
-		refs = append(refs, e.Ref)
-		for _, rule := range c.rulesFor(e.Host) {
-			refs = append(refs, rule.Ref)
-		}
-	}
-	if !names.take("*", "unknown") {
-		return newResource(config.Name, config, refs...)
-	}
-	config.VirtualHosts = append(config.VirtualHosts, c.b.unknownHosts(port))
-	return newResource(config.Name, config, refs...)
+	whole := newResource(config.GetName(), config)
+	config.Vhds = &routev3.Vhds{ConfigSource: fromADS()}
+	return []*Resource{newResource(config.GetName(), config), resource.NewVersion(wholeType, whole.Name, whole.Version, whole.Value)}
 }
 
 // passthroughRoute sends a request where its connection was going.

@@ -1,8 +1,6 @@
 package envoy
 
 import (
-	"slices"
-
 	corev3 "github.com/envoyproxy/go-control-plane/envoy/config/core/v3"
 	tlsv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/transport_sockets/tls/v3"
 
@@ -27,12 +25,4 @@ func secret(c *model.Certificate) *Resource {
 	return newResource(name, &tlsv3.Secret{Name: name, Type: &tlsv3.Secret_TlsCertificate{
 		TlsCertificate: &tlsv3.TlsCertificate{CertificateChain: bytes(c.Chain), PrivateKey: bytes(c.Key)},
 	}}, c.Ref)
-}
-
-// withoutSecrets is the same for a proxy that has not proved who it is: without keys, and so without the listener that needs them.
-func (r *Resources) withoutSecrets() *Resources {
-	out := *r
-	out.Secrets = nil
-	out.Listeners = slices.DeleteFunc(slices.Clone(r.Listeners), func(l *Resource) bool { return l.Name == listenerName("0.0.0.0", IngressHTTPSPort) })
-	return &out
 }

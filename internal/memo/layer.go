@@ -129,6 +129,14 @@ func (l *Layer[K, I, V]) Update(u Update[K, I, V]) []Change[K, V] {
 	return out
 }
 
+// Get is the value of a unit as the view has it.
+func (l *Layer[K, I, V]) Get(key K) (value V, ok bool) {
+	if u := l.find(key); u != nil {
+		return u.value, true
+	}
+	return value, false
+}
+
 // Own says whether the layer has the unit itself.
 func (l *Layer[K, I, V]) Own(key K) bool { return l.units[key] != nil }
 

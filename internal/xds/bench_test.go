@@ -133,8 +133,8 @@ func translate(m load.Mesh, mesh *model.Mesh, last *translation) *translation {
 	group := func(rs []*envoy.Resource, was resource.Group) resource.Group {
 		var out []*resource.Resource
 		for _, r := range rs {
-			t.from[r.Body.GetTypeUrl()+r.Name] = r
-			out = append(out, resource.NewVersion(r.Body.GetTypeUrl(), r.Name, r.Version, r.Body.GetValue(), r.Refs...))
+			t.from[r.TypeURL+r.Name] = r
+			out = append(out, r)
 		}
 		if len(was) > 0 { // edits change resources here, and take none away
 			return resource.Group{was[0].With(out, nil)}
@@ -154,7 +154,7 @@ func (t *translation) newSince(last *translation) (n int64) {
 		if last != nil && last.from[key] != nil && last.from[key].Version == r.Version {
 			continue
 		}
-		n += int64(len(r.Body.GetValue()))
+		n += int64(len(r.Value))
 	}
 	return n
 }

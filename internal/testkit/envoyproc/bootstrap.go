@@ -42,18 +42,18 @@ func Static(t testing.TB, r *envoy.Resources, adminHost string, adminPort uint32
 	assignments := map[string]*endpointv3.ClusterLoadAssignment{}
 	for _, res := range r.Endpoints {
 		m := &endpointv3.ClusterLoadAssignment{}
-		unpack(t, res.Body, m)
+		unpack(t, envoy.Message(res), m)
 		assignments[res.Name] = m
 	}
 	routes := map[string]*routev3.RouteConfiguration{}
 	for _, res := range r.Routes {
 		m := &routev3.RouteConfiguration{}
-		unpack(t, res.Body, m)
+		unpack(t, envoy.Message(res), m)
 		routes[res.Name] = m
 	}
 	for _, res := range r.Clusters {
 		m := &clusterv3.Cluster{}
-		unpack(t, res.Body, m)
+		unpack(t, envoy.Message(res), m)
 		if m.GetType() == clusterv3.Cluster_EDS {
 			m.ClusterDiscoveryType = &clusterv3.Cluster_Type{Type: clusterv3.Cluster_STATIC}
 			m.EdsClusterConfig = nil
@@ -63,12 +63,12 @@ func Static(t testing.TB, r *envoy.Resources, adminHost string, adminPort uint32
 	}
 	for _, res := range r.Secrets {
 		m := &tlsv3.Secret{}
-		unpack(t, res.Body, m)
+		unpack(t, envoy.Message(res), m)
 		b.StaticResources.Secrets = append(b.StaticResources.Secrets, m)
 	}
 	for _, res := range r.Listeners {
 		m := &listenerv3.Listener{}
-		unpack(t, res.Body, m)
+		unpack(t, envoy.Message(res), m)
 		chains := m.GetFilterChains()
 		if m.GetDefaultFilterChain() != nil {
 			chains = append(chains, m.GetDefaultFilterChain())
