@@ -2,6 +2,7 @@ package envoy_test
 
 import (
 	"fmt"
+	"maps"
 	"math/rand/v2"
 	"net/netip"
 	"os"
@@ -24,6 +25,7 @@ import (
 	"github.com/meshctl/meshctl/internal/manifest"
 	"github.com/meshctl/meshctl/internal/model"
 	"github.com/meshctl/meshctl/internal/objects"
+	"github.com/meshctl/meshctl/internal/resource"
 	"github.com/meshctl/meshctl/internal/testkit/envoyproc"
 )
 
@@ -61,6 +63,81 @@ func FuzzBuild(f *testing.F) {
 			}
 		}
 	})
+}
+
+// FuzzUpdate states the law of following a mesh: whatever changes in whatever order, each proxy is told what it would be told of the mesh as it is
+// by a translator that never saw another.
+func FuzzUpdate(f *testing.F) {
+	for seed := range uint64(60) {
+		f.Add(seed)
+	}
+	f.Fuzz(func(t *testing.T, seed uint64) {
+		g := &generator{rand.New(rand.NewPCG(seed, 3))}
+		config := ingest.Config{}
+		following := envoy.NewTranslator()
+		mesh := &model.Mesh{}
+		set := objects.NewSet()
+		for step := range 12 {
+			// A few objects of another world come into this one, a few of this one go.
+			var put []*objects.Object
+			var drop []objects.Key
+			for _, o := range g.objects() {
+				if step == 0 || g.often(8) {
+					put = append(put, o)
+				}
+			}
+			for _, o := range set.All() {
+				if g.often(6) {
+					drop = append(drop, o.Key())
+				}
+			}
+			all := map[objects.Key]*objects.Object{}
+			for _, o := range set.All() {
+				all[o.Key()] = o
+			}
+			for _, key := range drop {
+				delete(all, key)
+			}
+			for _, o := range put {
+				all[o.Key()] = o
+			}
+			set = objects.NewSet(slices.Collect(maps.Values(all))...)
+			if g.often(5) {
+				config.Closed = !config.Closed
+			}
+			next, _ := ingest.Build(set, config)
+			next.Keep(mesh)
+			mesh = next
+			following.Update(mesh)
+			fresh := envoy.NewTranslator()
+			fresh.Update(mesh)
+			for _, p := range proxies(mesh) {
+				for _, p.VirtualHosts = range []bool{false, true} {
+					if p.VirtualHosts && g.often(50) {
+						continue // not every proxy asks for every mesh
+					}
+					got, want := following.Snapshot(p), fresh.Snapshot(p)
+					for kind, groups := range map[string][2]resource.Group{
+						"clusters": {got.Clusters, want.Clusters}, "endpoints": {got.Endpoints, want.Endpoints}, "listeners": {got.Listeners, want.Listeners},
+						"routes": {got.Routes, want.Routes}, "virtual hosts": {got.VirtualHosts, want.VirtualHosts}, "secrets": {got.Secrets, want.Secrets},
+					} {
+						if a, b := contents(groups[0]), contents(groups[1]); !maps.Equal(a, b) {
+							t.Fatalf("step %d, %v: %s are %v, made from nothing %v", step, p, kind, a, b)
+						}
+					}
+				}
+			}
+		}
+	})
+}
+
+// contents are the versions of a group's resources, with the objects they came from.
+func contents(g resource.Group) map[string]string {
+	out := map[string]string{}
+	for r := range g.All() {
+		out[r.Name] = r.Version + fmt.Sprint(r.Refs)
+	}
+	return out
 }
 
 // TestEnvoyAcceptsAnything lets the real Envoy judge what is made of random objects.
