@@ -322,10 +322,9 @@ func newLayer(x *index, key layerKey, below *layer, v view) *layer {
 	l := &layer{key: key, index: x, below: below, view: v, listeners: map[string][]unit{}, stale: map[string]bool{}}
 	var units *memo.Layer[unit, input, []*Resource]
 	u := memo.Update[unit, input, []*Resource]{}
-	switch {
-	case below == nil:
+	if below == nil {
 		u.Roots = x.roots()
-	default:
+	} else {
 		units, l.sets, l.tables, l.stale = below.units, below.sets, below.tables, maps.Clone(below.stale)
 		for _, s := range x.mesh.Services {
 			u.Parts = append(u.Parts, l.ownNames(s)...)

@@ -40,11 +40,12 @@ func newJudge(t *testing.T) (*judge, kubernetes.Interface) {
 		j.now++
 		j.most = max(j.most, j.now)
 		j.mu.Unlock()
-		defer func() {
+		over := sync.OnceFunc(func() {
 			j.mu.Lock()
 			defer j.mu.Unlock()
 			j.now--
-		}()
+		})
+		defer over()
 		var review authenticationv1.TokenReview
 		if err := json.NewDecoder(r.Body).Decode(&review); err != nil {
 			t.Error(err)
@@ -54,6 +55,7 @@ func newJudge(t *testing.T) (*judge, kubernetes.Interface) {
 		case <-j.answer:
 		case <-r.Context().Done():
 		}
+		over() // before the answer, which lets the next one begin
 		review.Status = authenticationv1.TokenReviewStatus{Error: "forged"}
 		w.Header().Set("Content-Type", "application/json")
 		if err := json.NewEncoder(w).Encode(review); err != nil {

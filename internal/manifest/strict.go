@@ -78,7 +78,7 @@ func (w *walker) unknown(known map[string]reflect.Type, name, at string) {
 	hint := ""
 	if near := finding.Nearest(name, names); near != "" {
 		hint = fmt.Sprintf("did you mean %s?", near)
-	} else if len(names) <= 12 {
+	} else if len(names) <= 20 {
 		hint = "the fields are " + strings.Join(names, ", ")
 	}
 	severity := finding.Warning

@@ -68,6 +68,7 @@ type lab struct {
 	server *apiserver.Server
 	kube   kubernetes.Interface
 	dyn    dynamic.Interface
+	binary string // of meshctl, once it is built
 }
 
 func newLab(t *testing.T) *lab {
@@ -429,7 +430,7 @@ func (x *testProxy) run() error {
 		if mute {
 			continue
 		}
-		if err := x.stream.Send(answer); err != nil {
+		if err := x.stream.Send(answer); err != nil && !errors.Is(err, io.EOF) { // of a stream that is over, Recv knows why
 			return err
 		}
 	}

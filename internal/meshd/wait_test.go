@@ -4,25 +4,33 @@ import (
 	"bytes"
 	"fmt"
 	"os"
+	"os/exec"
 	"path/filepath"
 	"regexp"
 	"strings"
 	"testing"
 
 	discoveryv3 "github.com/envoyproxy/go-control-plane/envoy/service/discovery/v3"
-	"k8s.io/cli-runtime/pkg/genericiooptions"
-
-	"github.com/meshctl/meshctl/internal/cli"
-	"github.com/meshctl/meshctl/internal/cli/factory"
 )
 
-// meshctl runs a command line in a namespace and returns its exit code and what it wrote.
+// meshctl runs a command line in a namespace and returns its exit code and what it wrote. It is a process of its own, as Pilot and it both have the one
+// logger of the Kubernetes client.
 func (l *lab) meshctl(namespace string, args ...string) (code int, stdout, stderr string) {
 	l.t.Helper()
+	if l.binary == "" {
+		l.binary = filepath.Join(l.t.TempDir(), "meshctl")
+		if out, err := exec.CommandContext(l.t.Context(), "go", "build", "-o", l.binary, "../../cmd/meshctl").CombinedOutput(); err != nil {
+			l.t.Fatalf("building meshctl: %v\n%s", err, out)
+		}
+	}
 	var out, errOut bytes.Buffer
-	env := map[string]string{"HOME": l.t.TempDir()}
-	f := factory.New(genericiooptions.IOStreams{In: strings.NewReader(""), Out: &out, ErrOut: &errOut}, func(name string) string { return env[name] })
-	code = cli.Main(l.t.Context(), append(args, "--kubeconfig", l.server.KubeconfigFor(l.t, namespace)), f)
+	cmd := exec.CommandContext(l.t.Context(), l.binary, append(args, "--kubeconfig", l.server.KubeconfigFor(l.t, namespace))...)
+	cmd.Env = append(os.Environ(), "HOME="+l.t.TempDir())
+	cmd.Stdout, cmd.Stderr = &out, &errOut
+	if err := cmd.Run(); err != nil && cmd.ProcessState == nil {
+		l.t.Fatal(err)
+	}
+	code = cmd.ProcessState.ExitCode()
 	l.t.Logf("meshctl %s: %d\n%s%s", strings.Join(args, " "), code, out.String(), errOut.String())
 	return code, out.String(), errOut.String()
 }

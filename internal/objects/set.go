@@ -234,7 +234,7 @@ func (s *Set) Since(old *Set) []Edit {
 	var out []Edit
 	i, j := 0, 0
 	for i < len(old.kinds) || j < len(s.kinds) {
-		order := 0
+		var order int
 		switch {
 		case i == len(old.kinds):
 			order = 1

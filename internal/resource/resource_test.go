@@ -297,7 +297,7 @@ func BenchmarkSet(b *testing.B) {
 		})
 		b.Run(fmt.Sprintf("%d/All", n), func(b *testing.B) {
 			for b.Loop() {
-				for range s.All() { //nolint:revive // walking is what is measured
+				for range s.All() {
 				}
 			}
 		})

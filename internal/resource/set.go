@@ -293,7 +293,7 @@ func differ(a, b *node, f func(a, b *Resource)) {
 	}
 	as, bs := a.collect(nil), b.collect(nil)
 	for len(as) > 0 || len(bs) > 0 {
-		order := 0
+		var order int
 		switch {
 		case len(as) == 0:
 			order = 1

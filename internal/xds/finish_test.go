@@ -18,7 +18,7 @@ func TestAProxyThatDoesNotAnswerStaysBehindUntilItDoes(t *testing.T) {
 		_, n := f.server.Progress(f.generation)
 		return n == 1 && f.server.Proxies()[0].Behind
 	}
-	for end := time.Now().Add(500 * time.Millisecond); time.Now().Before(end); time.Sleep(10 * time.Millisecond) { // ten times what all steps take
+	for end := time.Now().Add(500 * time.Millisecond); time.Now().Before(end); time.Sleep(10 * time.Millisecond) { //nolint:forbidigo // that something does not happen is seen by waiting: ten times what all steps take
 		if !behind() {
 			t.Fatal("it counts as having what it has not answered")
 		}

@@ -165,7 +165,7 @@ func certificate(t *testing.T, name string) *tlsv3.Secret {
 func TestEnvoyTakesCertificatesFromTheStreamItHas(t *testing.T) {
 	f := start(t)
 	port := freeport.For(t)
-	publish := func(p *realProxy, cert *tlsv3.Secret) func(*resource.Snapshot) {
+	publish := func(cert *tlsv3.Secret) func(*resource.Snapshot) {
 		manager := &hcmv3.HttpConnectionManager{
 			StatPrefix: "tls", RouteSpecifier: &hcmv3.HttpConnectionManager_RouteConfig{RouteConfig: routeTo("tls", "cluster-1", 1)},
 			HttpFilters: []*hcmv3.HttpFilter{{Name: "router", ConfigType: &hcmv3.HttpFilter_TypedConfig{TypedConfig: pack(t, &routerv3.Router{})}}},
@@ -194,23 +194,23 @@ func TestEnvoyTakesCertificatesFromTheStreamItHas(t *testing.T) {
 		return conn.ConnectionState().PeerCertificates[0].Subject.CommonName
 	}
 	// The secret is not there yet: Envoy and all of its other listeners are not held up.
-	p := startEnvoy(t, f, "DELTA_GRPC", 1, publish(nil, nil))
+	p := startEnvoy(t, f, "DELTA_GRPC", 1, publish(nil))
 	p.answers(1)
 	p.inSync()
 	for _, name := range []string{"first", "second"} {
-		p.publish(1, publish(p, certificate(t, name)))
+		p.publish(1, publish(certificate(t, name)))
 		f.await(name+" is presented", func() bool { return presented() == name })
 	}
 	p.inSync()
 	if r := f.server.Rejections(); len(r) > 0 {
 		t.Errorf("rejected: %+v", r)
 	}
-	p.publish(1, publish(p, nil))
+	p.publish(1, publish(nil))
 	p.inSync()
 	if got := presented(); got != "second" { // which it had last
 		t.Errorf("after the secret's removal: %s", got)
 	}
-	p.publish(1, publish(p, certificate(t, "third")))
+	p.publish(1, publish(certificate(t, "third")))
 	f.await("the third is presented", func() bool { return presented() == "third" })
 	f.await("nothing is rejected", func() bool { return len(f.server.Rejections()) == 0 })
 }

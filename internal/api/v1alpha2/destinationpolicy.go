@@ -64,7 +64,7 @@ func LoadBalancingSchemes() []LoadBalancingScheme {
 
 // LoadBalancing picks one scheme, or lets something of the call decide.
 //
-// +kubebuilder:validation:XValidation:rule="[has(self.name) && self.name != '', has(self.consistentHash), has(self.custom)].exists_one(set, set)",message="one of name and consistentHash is set, and custom is not"
+// +kubebuilder:validation:XValidation:rule="[has(self.name) && self.name.size() > 0, has(self.consistentHash), has(self.custom)].exists_one(set, set)",message="one of name and consistentHash is set, and custom is not"
 type LoadBalancing struct {
 	Name           LoadBalancingScheme `json:"name,omitempty"`
 	ConsistentHash *ConsistentHash     `json:"consistentHash,omitempty"`

@@ -70,7 +70,7 @@ func Connect(ctx context.Context, o Options) (*Proxies, time.Duration, error) {
 	run, cancel := context.WithCancel(ctx)
 	p := &Proxies{n: n, cancel: cancel, refs: references{known: map[string]*reference{}}, all: make(chan struct{}), broken: make(chan error, n)}
 	for range n {
-		conn, err := grpc.NewClient(o.Address, grpc.WithTransportCredentials(insecure.NewCredentials()), grpc.WithReadBufferSize(4<<10), grpc.WithSharedWriteBuffer(true))
+		conn, err := grpc.NewClient(o.Address, grpc.WithTransportCredentials(insecure.NewCredentials()), grpc.WithReadBufferSize(4<<10))
 		if err != nil {
 			p.Close()
 			return nil, 0, fmt.Errorf("connecting to %s: %w", o.Address, err)
