@@ -3,6 +3,7 @@ package ingest
 import (
 	"cmp"
 	"fmt"
+	"reflect"
 	"slices"
 	"strings"
 
@@ -13,39 +14,78 @@ import (
 	"github.com/meshctl/meshctl/internal/objects"
 )
 
-// addExternals takes over the hosts of all EgressRules that check lets through. Of two for one host and port the first is in force; check tells the
+// updateExternals takes over the hosts of all EgressRules that check lets through. Of two for one host and port the first is in force; check tells the
 // other.
-func (b *builder) addExternals() {
-	type claim struct {
-		host string
-		port uint32
+func (k *Keeper) updateExternals() []change[*model.External] {
+	hosts := map[string]bool{}
+	for _, c := range k.declared.update() {
+		if c.was != nil {
+			hosts[c.was.Host] = true
+			k.claimants[c.was.Host] = slices.DeleteFunc(k.claimants[c.was.Host], func(e *model.External) bool { return e == c.was })
+		}
+		if c.is != nil {
+			hosts[c.is.Host] = true
+			k.claimants[c.is.Host] = append(k.claimants[c.is.Host], c.is)
+		}
 	}
-	taken := map[claim]bool{}
-	for _, o := range b.set.Kind(v1alpha2.GroupVersion.Group, "EgressRule") {
-		in, ok := o.Value.(*v1alpha2.EgressRule)
-		if !ok || !b.judge(o) {
+	var out []change[*model.External]
+	for host := range hosts {
+		was, is := k.externals[host], k.share(host)
+		if slices.Equal(was, is) {
 			continue
 		}
-		out := b.newExternal(o, in)
-		if out == nil {
-			continue
-		}
-		out.Ports = slices.DeleteFunc(out.Ports, func(p model.Port) bool {
-			c := claim{out.Host, p.Number}
-			lost := taken[c]
-			taken[c] = true
-			return lost
-		})
-		if len(out.Ports) > 0 {
-			b.mesh.Externals = append(b.mesh.Externals, out)
-			if b.externals[out.Host] == nil {
-				b.externals[out.Host] = out
+		for _, e := range was {
+			if !slices.Contains(is, e) {
+				out = append(out, change[*model.External]{was: e})
 			}
 		}
+		for _, e := range is {
+			if !slices.Contains(was, e) {
+				out = append(out, change[*model.External]{is: e})
+			}
+		}
+		k.externals[host] = is
+		if len(is) == 0 {
+			delete(k.externals, host)
+		}
+		k.change(externalNamed, host, "")
 	}
-	slices.SortFunc(b.mesh.Externals, func(x, y *model.External) int {
-		return cmp.Or(cmp.Compare(x.Host, y.Host), cmp.Compare(x.Ref.Namespace, y.Ref.Namespace), cmp.Compare(x.Ref.Name, y.Ref.Name))
-	})
+	return out
+}
+
+// share gives each rule for a host the ports that none before it has.
+func (k *Keeper) share(host string) []*model.External {
+	all := k.claimants[host]
+	if len(all) == 0 {
+		delete(k.claimants, host)
+		return nil
+	}
+	slices.SortFunc(all, compareExternals)
+	taken := map[uint32]bool{}
+	var out []*model.External
+	for _, e := range all {
+		own := slices.DeleteFunc(slices.Clone(e.Ports), func(p model.Port) bool { return taken[p.Number] })
+		for _, p := range own {
+			taken[p.Number] = true
+		}
+		if len(own) == 0 {
+			continue
+		}
+		if len(own) < len(e.Ports) {
+			part := *e
+			part.Ports = own
+			e = &part
+			if i := slices.IndexFunc(k.externals[host], func(was *model.External) bool { return reflect.DeepEqual(was, e) }); i >= 0 {
+				e = k.externals[host][i]
+			}
+		}
+		out = append(out, e)
+	}
+	return out
+}
+
+func compareExternals(x, y *model.External) int {
+	return cmp.Or(cmp.Compare(x.Host, y.Host), compareRefs(x.Ref, y.Ref))
 }
 
 // newExternal is what an EgressRule by itself means; nil when its host is a service.

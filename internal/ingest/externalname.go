@@ -8,6 +8,7 @@ import (
 
 	"github.com/meshctl/meshctl/internal/finding"
 	"github.com/meshctl/meshctl/internal/model"
+	"github.com/meshctl/meshctl/internal/objects"
 )
 
 // leads follows the name that an ExternalName service stands for: to another service, or to a host outside of the mesh. Names that lead in a circle
@@ -49,26 +50,27 @@ func lead(to *model.Service) string {
 	return "write it for service " + short(to.Hostname)
 }
 
-// judgeAliases tells of ExternalName services whose names lead in a circle, and of ports that what they lead to in the mesh has not.
-func (b *builder) judgeAliases() {
-	for _, o := range b.set.Kind("", "Service") {
-		in, ok := o.Value.(*corev1.Service)
-		if !ok || in.Spec.Type != corev1.ServiceTypeExternalName {
-			continue
-		}
-		svc := b.service(in.Name + "." + in.Namespace + ".svc." + b.cfg.Domain)
-		inside, outside := b.leads(svc)
-		switch {
-		case outside != "":
-		case inside == nil:
-			b.find(o, finding.NotInForce, finding.Warning, "spec.externalName", fmt.Sprintf("%q leads back here, so requests get 503", in.Spec.ExternalName), "name a host or another service")
-		default:
-			for _, p := range svc.Ports {
-				if _, ok := inside.TargetPort(p.Number); p.Protocol.IsHTTP() && !ok {
-					b.find(o, finding.NotInForce, finding.Warning, "spec.ports", fmt.Sprintf("service %s has no HTTP port %d and not just one other, so these requests get 503", short(inside.Hostname), p.Number),
-						"give the port the number that the service has")
-				}
+// judgeAlias tells of an ExternalName service whose name leads in a circle, and of ports that what it leads to in the mesh has not.
+func (b *builder) judgeAlias(o *objects.Object, in *corev1.Service) *struct{} {
+	if in.Spec.Type != corev1.ServiceTypeExternalName {
+		return nil
+	}
+	svc := b.service(in.Name + "." + in.Namespace + ".svc." + b.cfg.Domain)
+	if svc == nil {
+		return nil
+	}
+	inside, outside := b.leads(svc)
+	switch {
+	case outside != "":
+	case inside == nil:
+		b.find(o, finding.NotInForce, finding.Warning, "spec.externalName", fmt.Sprintf("%q leads back here, so requests get 503", in.Spec.ExternalName), "name a host or another service")
+	default:
+		for _, p := range svc.Ports {
+			if _, ok := inside.TargetPort(p.Number); p.Protocol.IsHTTP() && !ok {
+				b.find(o, finding.NotInForce, finding.Warning, "spec.ports", fmt.Sprintf("service %s has no HTTP port %d and not just one other, so these requests get 503", short(inside.Hostname), p.Number),
+					"give the port the number that the service has")
 			}
 		}
 	}
+	return nil
 }

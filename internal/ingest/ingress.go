@@ -4,6 +4,7 @@ import (
 	"cmp"
 	"fmt"
 	"maps"
+	"reflect"
 	"regexp"
 	"slices"
 	"strings"
@@ -45,24 +46,14 @@ type ingressTLS struct {
 	field  string
 }
 
-// addIngresses takes over the Ingresses of the mesh's class.
-func (b *builder) addIngresses() {
-	var all []*ingress
-	for _, o := range b.set.Kind(networkingv1.GroupName, "Ingress") {
-		in, ok := o.Value.(*networkingv1.Ingress)
-		if !ok || !b.serves(in) || !b.judge(o) {
-			continue
-		}
-		if class, _ := check.IngressClassOf(in); class != check.DefaultIngressClass {
-			b.findings = append(b.findings, check.Ingress(o)...)
-		}
-		all = append(all, b.ingress(o, in))
-	}
-	b.joinIngresses(all)
-}
-
-// ingress is what one Ingress means, by itself.
+// ingress is what one Ingress of the mesh's class means, by itself; nil for one of another class.
 func (b *builder) ingress(o *objects.Object, in *networkingv1.Ingress) *ingress {
+	if !b.serves(in) || !b.judge(o) {
+		return nil
+	}
+	if class, _ := check.IngressClassOf(in); class != check.DefaultIngressClass {
+		b.findings = append(b.findings, check.Ingress(o)...)
+	}
 	t := &ingress{builder: b, object: o, in: in}
 	for _, host := range check.IngressTLSHosts(in) {
 		t.tls = append(t.tls, &ingressTLS{
@@ -92,6 +83,7 @@ func (b *builder) ingress(o *objects.Object, in *networkingv1.Ingress) *ingress 
 	if backend := in.Spec.DefaultBackend; backend != nil {
 		t.addDefault(*backend, hosts)
 	}
+	t.builder = nil
 	return t
 }
 
@@ -107,9 +99,64 @@ func (t *ingress) addDefault(backend networkingv1.IngressBackend, hosts map[stri
 	t.add("spec.defaultBackend", slices.Collect(maps.Values(hosts)), backend, model.IngressRoute{Path: "/", PathKind: model.Prefix, Default: true})
 }
 
-// joinIngresses puts together what the Ingresses say, the elder one's word first.
-func (b *builder) joinIngresses(all []*ingress) {
-	slices.SortFunc(all, func(x, y *ingress) int { return check.IngressOrder(x.object, y.object) })
+// updateIngresses puts together what the Ingresses say, the elder one's word first. It looks at all of them when one has changed.
+func (k *Keeper) updateIngresses(mesh *model.Mesh) {
+	changes := k.ingresses.update()
+	if len(changes) == 0 {
+		return
+	}
+	for _, c := range changes {
+		if c.was != nil {
+			delete(k.served, c.was.object.Key())
+		}
+		if c.is != nil {
+			k.served[c.is.object.Key()] = c.is
+		}
+	}
+	all := slices.SortedFunc(maps.Values(k.served), func(x, y *ingress) int { return check.IngressOrder(x.object, y.object) })
+	j := &joint{findings: map[objects.Key][]finding.Finding{}}
+	routes, tls := j.join(all)
+	mesh.Ingress = adopt(k.mesh.Ingress, routes, compareIngress)
+	mesh.IngressTLS = adopt(k.mesh.IngressTLS, tls, func(x, y *model.IngressTLS) int { return cmp.Compare(x.Host, y.Host) })
+	for _, conflicts := range []map[objects.Key][]finding.Finding{k.conflicts, j.findings} {
+		for key := range conflicts {
+			k.touched[key] = true
+		}
+	}
+	k.conflicts = j.findings
+}
+
+// adopt is list with members of was, which is in the same order, in the place of their equals; and was itself when nothing differs.
+func adopt[T any](was, list []*T, order func(a, b *T) int) []*T {
+	i := 0
+	taken := make([]bool, len(was)) // of several that are equal each stands for one
+	for j, item := range list {
+		for i < len(was) && order(was[i], item) < 0 {
+			i++
+		}
+		for m := i; m < len(was) && order(was[m], item) == 0; m++ {
+			if !taken[m] && reflect.DeepEqual(was[m], item) {
+				list[j], taken[m] = was[m], true
+				break
+			}
+		}
+	}
+	if slices.Equal(was, list) {
+		return was
+	}
+	return list
+}
+
+// joint is what comes of putting Ingresses together.
+type joint struct {
+	findings map[objects.Key][]finding.Finding
+}
+
+func (j *joint) find(o *objects.Object, code finding.Code, severity finding.Severity, field, message, hint string) {
+	j.findings[o.Key()] = append(j.findings[o.Key()], o.Find(code, severity, field, message, hint))
+}
+
+func (j *joint) join(all []*ingress) (routes []*model.IngressRoute, tls []*model.IngressTLS) {
 	var paths []*ingressPath
 	secured := map[string]*ingressTLS{}
 	for _, one := range all {
@@ -120,45 +167,46 @@ func (b *builder) joinIngresses(all []*ingress) {
 			case first == nil:
 				secured[t.Host] = t
 			case first.object.Value.GetNamespace() != t.object.Value.GetNamespace() || first.secret != t.secret:
-				b.judgeTLS(t, first)
+				j.judgeTLS(t, first)
 			}
 		}
 	}
 	slices.SortStableFunc(paths, func(x, y *ingressPath) int { return compareIngress(x.IngressRoute, y.IngressRoute) })
 	for i, p := range paths {
-		b.mesh.Ingress = append(b.mesh.Ingress, p.IngressRoute)
+		routes = append(routes, p.IngressRoute)
 		if i > 0 && samePath(paths[i-1].IngressRoute, p.IngressRoute) && !p.Default {
-			b.judgePath(p, paths[i-1])
+			j.judgePath(p, paths[i-1])
 		}
 	}
 	for _, host := range slices.Sorted(maps.Keys(secured)) {
-		b.mesh.IngressTLS = append(b.mesh.IngressTLS, secured[host].IngressTLS)
+		tls = append(tls, secured[host].IngressTLS)
 	}
+	return routes, tls
 }
 
 // judgeTLS tells of a host that another Ingress serves with another Secret.
-func (b *builder) judgeTLS(t, first *ingressTLS) {
+func (j *joint) judgeTLS(t, first *ingressTLS) {
 	if t.Host == check.AnyHost {
-		b.find(t.object, finding.DuplicateClaim, finding.Info, t.field,
+		j.find(t.object, finding.DuplicateClaim, finding.Info, t.field,
 			fmt.Sprintf("clients that name no host that is served get the Secret of %s, which is older", first.object.Ref()), "")
 		return
 	}
-	b.find(t.object, finding.DuplicateClaim, finding.Warning, t.field,
+	j.find(t.object, finding.DuplicateClaim, finding.Warning, t.field,
 		fmt.Sprintf("%s is older and serves host %s with Secret %s, which is in force", first.object.Ref(), t.Host, first.secret), "name one Secret for the host")
 }
 
 // judgePath tells of a path that another entry has.
-func (b *builder) judgePath(p, first *ingressPath) {
+func (j *joint) judgePath(p, first *ingressPath) {
 	whose := "an entry before this one"
 	if p.object != first.object {
 		whose = fmt.Sprintf("%s, which is older,", first.object.Ref())
 	}
-	b.find(p.object, finding.DuplicateClaim, finding.Warning, p.field, fmt.Sprintf("%s has the same path of host %s and is in force", whose, p.Host), "keep one of them")
+	j.find(p.object, finding.DuplicateClaim, finding.Warning, p.field, fmt.Sprintf("%s has the same path of host %s and is in force", whose, p.Host), "keep one of them")
 }
 
-// secret is the Secret of the name, nil when there is none. As for services, there is no other way.
+// secret is the Secret of the name, nil when there is none.
 func (b *builder) secret(namespace, name string) *corev1.Secret {
-	if o := b.set.Get(objects.Key{Kind: "Secret", Namespace: namespace, Name: name}); o != nil {
+	if o := b.object("", "Secret", namespace, name); o != nil {
 		secret, _ := o.Value.(*corev1.Secret)
 		return secret
 	}
@@ -199,7 +247,7 @@ func (b *builder) serves(in *networkingv1.Ingress) bool {
 
 // ingressClass is the IngressClass of the name, nil when there is none.
 func (b *builder) ingressClass(name string) *networkingv1.IngressClass {
-	if o := b.set.Get(objects.Key{Group: networkingv1.GroupName, Kind: "IngressClass", Name: name}); o != nil {
+	if o := b.object(networkingv1.GroupName, "IngressClass", "", name); o != nil {
 		class, _ := o.Value.(*networkingv1.IngressClass)
 		return class
 	}
@@ -209,7 +257,7 @@ func (b *builder) ingressClass(name string) *networkingv1.IngressClass {
 // defaultClass says whether Ingresses that name no class are the mesh's: an IngressClass of its controller is marked so. The API server gives them
 // that class when they are created; those that were there before have none.
 func (b *builder) defaultClass() bool {
-	return slices.ContainsFunc(b.set.Kind(networkingv1.GroupName, "IngressClass"), func(o *objects.Object) bool {
+	return slices.ContainsFunc(b.kind(networkingv1.GroupName, "IngressClass"), func(o *objects.Object) bool {
 		class, ok := o.Value.(*networkingv1.IngressClass)
 		return ok && class.Spec.Controller == classController && class.Annotations[networkingv1.AnnotationIsDefaultIngressClass] == "true"
 	})

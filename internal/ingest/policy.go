@@ -24,20 +24,6 @@ const (
 	defaultPendingRequests = 1024
 )
 
-// addPolicies resolves the names of all DestinationPolicies that check lets through.
-func (b *builder) addPolicies() {
-	for _, o := range b.set.Kind(v1alpha2.GroupVersion.Group, "DestinationPolicy") {
-		in, ok := o.Value.(*v1alpha2.DestinationPolicy)
-		if !ok || !b.judge(o) {
-			continue
-		}
-		if p := b.policy(o, in); p != nil {
-			b.mesh.Policies = append(b.mesh.Policies, p)
-		}
-	}
-	slices.SortFunc(b.mesh.Policies, comparePolicies)
-}
-
 // comparePolicies puts the one that says more about the calls it means first.
 func comparePolicies(x, y *model.Policy) int {
 	all := func(p *model.Policy) int {
@@ -50,7 +36,7 @@ func comparePolicies(x, y *model.Policy) int {
 		cmp.Compare(x.Ref.Namespace, y.Ref.Namespace), cmp.Compare(x.Ref.Name, y.Ref.Name))
 }
 
-// policy is the DestinationPolicy's meaning; nil when it says nothing.
+// policy is a DestinationPolicy with its names resolved; nil when it says nothing.
 func (b *builder) policy(o *objects.Object, in *v1alpha2.DestinationPolicy) *model.Policy {
 	out := &model.Policy{
 		Ref:    refOf(o),

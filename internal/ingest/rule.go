@@ -18,21 +18,15 @@ import (
 	"github.com/meshctl/meshctl/internal/objects"
 )
 
-// addRules resolves the names of all RouteRules that check lets through.
-func (b *builder) addRules() {
-	for _, o := range b.set.Kind(v1alpha2.GroupVersion.Group, "RouteRule") {
-		in, ok := o.Value.(*v1alpha2.RouteRule)
-		if !ok || !b.judge(o) {
-			continue
-		}
-		t := &ruleTranslation{builder: b, object: o, in: in}
-		if rule := t.rule(); rule != nil {
-			b.mesh.Rules = append(b.mesh.Rules, rule)
-		}
-	}
-	slices.SortFunc(b.mesh.Rules, func(x, y *model.Rule) int {
-		return cmp.Or(cmp.Compare(y.Precedence, x.Precedence), cmp.Compare(x.Ref.Namespace, y.Ref.Namespace), cmp.Compare(x.Ref.Name, y.Ref.Name))
-	})
+// rule is a RouteRule with its names resolved; nil when it has no meaning that could be carried out.
+func (b *builder) rule(o *objects.Object, in *v1alpha2.RouteRule) *model.Rule {
+	t := &ruleTranslation{builder: b, object: o, in: in}
+	return t.rule()
+}
+
+// compareRules is the order in which rules are tried.
+func compareRules(x, y *model.Rule) int {
+	return cmp.Or(cmp.Compare(y.Precedence, x.Precedence), compareRefs(x.Ref, y.Ref))
 }
 
 // ruleTranslation is the work on one RouteRule.

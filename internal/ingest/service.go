@@ -3,7 +3,9 @@ package ingest
 import (
 	"cmp"
 	"fmt"
+	"maps"
 	"net/netip"
+	"reflect"
 	"slices"
 	"strings"
 
@@ -22,46 +24,142 @@ type targetPort struct {
 	name string
 }
 
-func (b *builder) addServices() {
-	b.selectors = map[string]map[string]string{}
-	b.targets = map[string][]targetPort{}
-	addresses := map[string]string{}
-	for _, o := range b.set.Kind("", "Service") {
-		in, ok := o.Value.(*corev1.Service)
-		if !ok {
-			continue
+// service is a service and where it leads.
+type service struct {
+	*model.Service
+	// selector is nil for a service whose slices somebody else writes.
+	selector map[string]string
+	// targets are the container ports of the service's ports: a number, or the name that each pod resolves for itself.
+	targets []targetPort
+}
+
+// serviceName is the namespace and name of a service.
+type serviceName struct{ namespace, name string }
+
+// updateServices takes over all services.
+func (k *Keeper) updateServices(mesh *model.Mesh) []change[*service] {
+	for _, e := range k.edits[[2]string{"", "Service"}] {
+		k.virtual.edit(e.Key(), claimed(e.Old), claimed(e.New), func(address string) { k.change(holderOf, address, "") })
+	}
+	changes := k.services.update()
+	var services []change[*model.Service]
+	for _, c := range changes {
+		var inner change[*model.Service]
+		if c.was != nil {
+			delete(k.hosts, c.was.Hostname)
+			inner.was = c.was.Service
 		}
-		svc := &model.Service{
-			Hostname:  in.Name + "." + in.Namespace + ".svc." + b.cfg.Domain,
-			Name:      in.Name,
-			Namespace: in.Namespace,
-		}
-		if in.Spec.Type == corev1.ServiceTypeExternalName {
-			svc.ExternalName = cmp.Or(in.Spec.ExternalName, "invalid")
-		} else {
-			svc.Addresses = virtualIPs(in)
-			svc.Headless = len(svc.Addresses) == 0
-		}
-		b.addPorts(o, in, svc)
-		for _, a := range svc.Addresses {
-			if other, taken := addresses[a]; taken {
-				b.find(o, finding.PortConflict, finding.Warning, "spec.clusterIPs", fmt.Sprintf("address %s is also that of service %s, which keeps it", a, other), "")
-				svc.Addresses = slices.DeleteFunc(slices.Clone(svc.Addresses), func(x string) bool { return x == a })
-				continue
+		if c.is != nil {
+			if c.was != nil && reflect.DeepEqual(c.was.Service, c.is.Service) {
+				c.is.Service = c.was.Service
 			}
-			addresses[a] = svc.Namespace + "/" + svc.Name
+			inner.is = c.is.Service
 		}
-		b.services[svc.Hostname] = svc
-		b.mesh.Services = append(b.mesh.Services, svc)
-		if len(in.Spec.Selector) > 0 && svc.ExternalName == "" {
-			b.selectors[svc.Hostname] = in.Spec.Selector
+		if inner.was != inner.is {
+			services = append(services, inner)
+		}
+		k.reselect(c)
+	}
+	for _, c := range changes {
+		if c.is != nil {
+			k.hosts[c.is.Hostname] = c.is
 		}
 	}
-	slices.SortFunc(b.mesh.Services, func(a, b *model.Service) int { return cmp.Compare(a.Hostname, b.Hostname) })
+	for _, c := range services {
+		for _, svc := range []*model.Service{c.was, c.is} {
+			if svc != nil {
+				k.change(serviceNamed, svc.Hostname, "")
+			}
+		}
+	}
+	mesh.Services = splice(mesh.Services, func(a, b *model.Service) int { return cmp.Compare(a.Hostname, b.Hostname) }, services)
+	return changes
+}
+
+// claimed are the addresses that a service claims.
+func claimed(o *objects.Object) []string {
+	if o == nil {
+		return nil
+	}
+	if in, ok := o.Value.(*corev1.Service); ok && in.Spec.Type != corev1.ServiceTypeExternalName {
+		return virtualIPs(in)
+	}
+	return nil
+}
+
+// reselect takes note of the pods that a service leads to now and that it led to before.
+func (k *Keeper) reselect(c change[*service]) {
+	if c.was != nil && c.is != nil && c.was.Service.Hostname == c.is.Service.Hostname && maps.Equal(c.was.selector, c.is.selector) && slices.Equal(c.was.targets, c.is.targets) {
+		if len(c.is.selector) > 0 {
+			l := firstLabel(c.is.Namespace, c.is.selector)
+			k.selecting[l][slices.Index(k.selecting[l], c.was)] = c.is
+		}
+		return
+	}
+	for _, svc := range []*service{c.was, c.is} {
+		if svc == nil || len(svc.selector) == 0 {
+			continue
+		}
+		for _, p := range k.selected(svc) {
+			k.change(servicesOf, p.key.Namespace, p.key.Name)
+		}
+		l := firstLabel(svc.Namespace, svc.selector)
+		if svc == c.is {
+			k.selecting[l] = append(k.selecting[l], svc)
+		} else if k.selecting[l] = remove(k.selecting[l], svc); len(k.selecting[l]) == 0 {
+			delete(k.selecting, l)
+		}
+	}
+}
+
+// remove takes an item out of a list whose order does not matter.
+func remove[T comparable](list []T, item T) []T {
+	i := slices.Index(list, item)
+	if i < 0 {
+		return list
+	}
+	last := len(list) - 1
+	var nothing T
+	list[i], list[last] = list[last], nothing
+	return list[:last]
+}
+
+// newService is a service as its object says; nil for one whose name is none.
+func (b *builder) newService(o *objects.Object, in *corev1.Service) *service {
+	if strings.Contains(in.Name+in.Namespace, ".") {
+		b.find(o, finding.InvalidValue, finding.Warning, "metadata.name", "the name of a service, and that of its namespace, has no dots", "")
+		return nil
+	}
+	svc := &service{Service: &model.Service{
+		Hostname:  in.Name + "." + in.Namespace + ".svc." + b.cfg.Domain,
+		Name:      in.Name,
+		Namespace: in.Namespace,
+	}}
+	if in.Spec.Type == corev1.ServiceTypeExternalName {
+		svc.ExternalName = cmp.Or(in.Spec.ExternalName, "invalid")
+	} else {
+		svc.Addresses = virtualIPs(in)
+		svc.Headless = len(svc.Addresses) == 0
+		svc.selector = in.Spec.Selector
+	}
+	b.addPorts(o, in, svc)
+	svc.Addresses = slices.DeleteFunc(svc.Addresses, func(a string) bool {
+		b.read(input{what: holderOf, a: a})
+		holder, _ := b.keeper.virtual.holder(a)
+		lost := holder != o.Key()
+		if lost {
+			b.find(o, finding.PortConflict, finding.Warning, "spec.clusterIPs", fmt.Sprintf("address %s is also that of service %s/%s, which keeps it", a, holder.Namespace, holder.Name), "")
+		}
+		return lost
+	})
+	if len(svc.Addresses) == 0 {
+		svc.Addresses = nil
+	}
+	return svc
 }
 
 // addPorts takes over the service's TCP ports. The mesh carries nothing else.
-func (b *builder) addPorts(o *objects.Object, in *corev1.Service, svc *model.Service) {
+func (b *builder) addPorts(o *objects.Object, in *corev1.Service, svc *service) {
 	for i, p := range in.Spec.Ports {
 		if p.Protocol != "" && p.Protocol != corev1.ProtocolTCP {
 			continue
@@ -80,7 +178,7 @@ func (b *builder) addPorts(o *objects.Object, in *corev1.Service, svc *model.Ser
 		if target.number == 0 && target.name == "" {
 			target.number = number
 		}
-		b.targets[svc.Hostname] = append(b.targets[svc.Hostname], target)
+		svc.targets = append(svc.targets, target)
 	}
 	slices.SortFunc(svc.Ports, func(a, b model.Port) int { return cmp.Compare(a.Number, b.Number) })
 }
