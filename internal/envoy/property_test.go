@@ -74,8 +74,8 @@ func FuzzUpdate(f *testing.F) {
 	f.Fuzz(func(t *testing.T, seed uint64) {
 		g := &generator{rand.New(rand.NewPCG(seed, 3))}
 		config := ingest.Config{}
-		following := envoy.NewTranslator()
-		mesh := &model.Mesh{}
+		keeper, following := ingest.NewKeeper(), envoy.NewTranslator()
+		var mesh *model.Mesh
 		set := objects.NewSet()
 		for step := range 12 {
 			// A few objects of another world come into this one, a few of this one go.
@@ -105,9 +105,7 @@ func FuzzUpdate(f *testing.F) {
 			if g.often(5) {
 				config.Closed = !config.Closed
 			}
-			next, _ := ingest.Build(set, config)
-			next.Keep(mesh)
-			mesh = next
+			mesh, _ = keeper.Update(set, config)
 			following.Update(mesh)
 			fresh := envoy.NewTranslator()
 			fresh.Update(mesh)

@@ -7,20 +7,15 @@ import (
 )
 
 // translator makes an xds.Source of each mesh.
-type translator struct {
-	envoy *envoy.Translator
-	last  *model.Mesh
-}
+type translator struct{ envoy *envoy.Translator }
 
 func newTranslator() *translator {
-	return &translator{envoy: envoy.NewTranslator(), last: &model.Mesh{}}
+	return &translator{envoy: envoy.NewTranslator()}
 }
 
 // source translates mesh, at the cost of what differs from the one before. A source always tells of the latest mesh: who asks one that the next has already
 // replaced is told what it will be told anyway.
 func (t *translator) source(mesh *model.Mesh) *source {
-	mesh.Keep(t.last)
-	t.last = mesh
 	t.envoy.Update(mesh)
 	return &source{t.envoy}
 }

@@ -3,6 +3,7 @@ package meshd
 import (
 	"fmt"
 	"runtime"
+	"slices"
 	"testing"
 
 	"github.com/meshctl/meshctl/internal/model"
@@ -33,7 +34,8 @@ func sidecar(name string) model.Proxy {
 
 func TestWhatDoesNotChangeStaysTheSameSet(t *testing.T) {
 	tr := newTranslator()
-	first := tr.source(meshOf(5, "a", "b"))
+	mesh := meshOf(5, "a", "b")
+	first := tr.source(mesh)
 	a, b := first.Snapshot(sidecar("a")), first.Snapshot(sidecar("b"))
 	if a != first.Snapshot(sidecar("a")) {
 		t.Error("the same proxy is translated twice")
@@ -41,15 +43,17 @@ func TestWhatDoesNotChangeStaysTheSameSet(t *testing.T) {
 	if a.Endpoints[0] != b.Endpoints[0] || a.Routes[0] != b.Routes[0] {
 		t.Error("two proxies that see the same do not share it")
 	}
-	second := tr.source(meshOf(5, "a", "b")).Snapshot(sidecar("a"))
+	copied := *mesh
+	second := tr.source(&copied).Snapshot(sidecar("a"))
 	for i, pair := range [][2]any{{a.Clusters[0], second.Clusters[0]}, {a.Endpoints[0], second.Endpoints[0]}, {a.Listeners[0], second.Listeners[0]}, {a.Routes[0], second.Routes[0]}} {
 		if pair[0] != pair[1] {
 			t.Errorf("an unchanged mesh gives another set of type %d", i)
 		}
 	}
-	changed := meshOf(5, "a", "b")
-	changed.Endpoints[0].List[0].Address = "10.1.9.9"
-	third := tr.source(changed).Snapshot(sidecar("a"))
+	changed := *mesh
+	changed.Endpoints = slices.Clone(mesh.Endpoints)
+	changed.Endpoints[0] = &model.Endpoints{Hostname: mesh.Endpoints[0].Hostname, List: []model.Endpoint{{ServicePort: 80, Address: "10.1.9.9", Port: 8080, Ready: true}}}
+	third := tr.source(&changed).Snapshot(sidecar("a"))
 	name := "outbound|80||s000.default.svc.cluster.local"
 	if third.Endpoints[0] == a.Endpoints[0] || third.Endpoints[0].Get(name).Version == a.Endpoints[0].Get(name).Version {
 		t.Error("a changed endpoint changes nothing")

@@ -38,17 +38,35 @@ type pilot struct {
 	metrics    *pilotMetrics
 	status     *status.Writer // nil when statuses are not written
 
+	// keeper has what the last mesh was made of, workloads the pods that streams were admitted by: both are the updates' alone.
+	keeper    *ingest.Keeper
+	workloads []*objects.Object
+
 	mu         sync.Mutex
 	generation uint64
-	view       status.View
+	state      state
+}
+
+// state is what the control plane knows, as far as statuses are made of it.
+type state struct {
+	set  *objects.Set
+	mesh *model.Mesh
+	// report has the findings about the objects, besides those that are known otherwise.
+	report  finding.Report
+	besides []finding.Finding
+	// ingressService is the name of the gateway's Service.
+	ingressService string
 }
 
 // update makes the mesh of the objects and publishes it. It is called from one goroutine.
 func (p *pilot) update(u watch.Update) {
-	p.xds.Keep(func(ctx context.Context, _ model.Proxy) bool { return p.admission.Holds(ctx) })
+	if pods := u.Set.Kind("", "Pod"); !sameList(p.workloads, pods) {
+		p.workloads = pods
+		p.xds.Keep(func(ctx context.Context, _ model.Proxy) bool { return p.admission.Holds(ctx) })
+	}
 	p.settings.follow(u.Settings)
 	start := time.Now()
-	mesh, findings, err := build(u.Set, p.settings.ingest())
+	mesh, report, err := p.build(u.Set, p.settings.ingest())
 	if err != nil {
 		p.metrics.failedBuilds.Inc()
 		p.log.Error("building the mesh, the one before stays in force", "error", err)
@@ -56,33 +74,42 @@ func (p *pilot) update(u watch.Update) {
 	}
 	took := time.Since(start)
 	p.metrics.built(took)
-	findings = append(append(findings, u.Findings...), ingest.Expired(mesh, start)...)
-	finding.Sort(findings)
-
+	now := state{
+		set: u.Set, mesh: mesh, report: report, besides: slices.Concat(u.Findings, ingest.Expired(mesh, start)), ingressService: p.settings.mesh.IngressService,
+	}
 	p.mu.Lock()
+	before := p.state
+	p.state = now
 	p.generation++
 	generation := p.generation
-	p.view = status.View{
-		Set: u.Set, Findings: findings, InForce: inForce(mesh),
-		Addresses: gatewayAddresses(u.Set, p.options.namespace, p.settings.mesh.IngressService),
-	}
 	p.mu.Unlock()
 	p.xds.Publish(p.translator.source(mesh), generation)
 	p.metrics.generation.Set(float64(generation))
-	p.metrics.count(findings)
-	p.log.Debug("published", "generation", generation, "objects", len(u.Set.All()), "services", len(mesh.Services), "took", took.String())
+	if !sameList(before.report, report) || !slices.Equal(before.besides, now.besides) {
+		p.metrics.count(append(report.All(), now.besides...))
+	}
+	p.log.Debug("published", "generation", generation, "objects", u.Set.Len(), "services", len(mesh.Services), "took", took.String())
 	p.progressed()
 }
 
-// build is ingest.Build, with a fault in it kept from ending the program.
-func build(set *objects.Set, config ingest.Config) (mesh *model.Mesh, findings []finding.Finding, err error) {
+// sameList says whether two lists are one.
+func sameList[T any](a, b []*T) bool {
+	return len(a) == len(b) && (len(a) == 0 || &a[0] == &b[0])
+}
+
+// build brings the mesh up to date, with a fault in that kept from ending the program. After one everything is made anew: what was kept may be at fault.
+func (p *pilot) build(set *objects.Set, config ingest.Config) (mesh *model.Mesh, report finding.Report, err error) {
 	defer func() {
 		if r := recover(); r != nil {
+			p.keeper = nil
 			err = fmt.Errorf("panic: %v\n%s", r, debug.Stack())
 		}
 	}()
-	mesh, findings = ingest.Build(set, config)
-	return mesh, findings, nil
+	if p.keeper == nil {
+		p.keeper = ingest.NewKeeper()
+	}
+	mesh, report = p.keeper.Update(set, config)
+	return mesh, report, nil
 }
 
 // inForce are the objects that something in the mesh was made from.
@@ -130,18 +157,24 @@ func (p *pilot) rejected(r xds.Rejection) {
 	}
 }
 
-// currentView is what statuses are made of.
+// currentView is what statuses are made of. It is made at the pace of whoever writes them.
 func (p *pilot) currentView() *status.View {
 	p.mu.Lock()
-	view, generation := p.view, p.generation
+	now, generation := p.state, p.generation
 	p.mu.Unlock()
+	if generation == 0 {
+		return nil
+	}
+	view := &status.View{
+		Set: now.set, Report: now.report, Findings: now.besides, InForce: inForce(now.mesh), Addresses: gatewayAddresses(now.set, p.options.namespace, now.ingressService),
+	}
 	view.Connected, view.Behind = p.xds.Progress(generation)
 	for _, r := range p.xds.Rejections() {
 		view.Rejections = append(view.Rejections, status.Rejection{
 			Proxy: r.Proxy.Workload.Namespace + "/" + r.Proxy.Workload.Name, Type: r.Type, Resource: r.Resource, Refs: r.Refs, Text: r.Text,
 		})
 	}
-	return &view
+	return view
 }
 
 // fieldManager is the name under which Pilot writes statuses.
@@ -195,9 +228,9 @@ func gatewayAddresses(set *objects.Set, namespace, service string) []networkingv
 
 func nodeAddresses(set *objects.Set, namespace string, selector map[string]string) []networkingv1.IngressLoadBalancerIngress {
 	var out []networkingv1.IngressLoadBalancerIngress
-	for _, o := range set.Kind("", "Pod") {
+	for _, o := range set.Namespace("", "Pod", namespace) {
 		pod, ok := o.Value.(*corev1.Pod)
-		if !ok || pod.Namespace != namespace || len(selector) == 0 || pod.Status.Phase != corev1.PodRunning || pod.Status.HostIP == "" {
+		if !ok || len(selector) == 0 || pod.Status.Phase != corev1.PodRunning || pod.Status.HostIP == "" {
 			continue
 		}
 		matches := true

@@ -114,6 +114,19 @@ func (s *Set) Kind(group, kind string) []*Object {
 	return nil
 }
 
+// Namespace lists the objects of a group and kind in one namespace as Kind does.
+func (s *Set) Namespace(group, kind, namespace string) []*Object {
+	all := s.Kind(group, kind)
+	from, _ := slices.BinarySearchFunc(all, namespace, func(o *Object, ns string) int { return cmp.Compare(o.Value.GetNamespace(), ns) })
+	to, _ := slices.BinarySearchFunc(all[from:], namespace, func(o *Object, ns string) int {
+		if o.Value.GetNamespace() > ns {
+			return 1
+		}
+		return -1
+	})
+	return all[from : from+to]
+}
+
 func (s *Set) kind(of schema.GroupKind) (int, bool) {
 	return slices.BinarySearchFunc(s.kinds, of, func(k kind, of schema.GroupKind) int { return compareKinds(k.of, of) })
 }

@@ -92,6 +92,12 @@ func TestASetMadeByChangesIsTheSetOfWhatIsThere(t *testing.T) {
 				t.Fatalf("round %d: %v is not found", round, k)
 			}
 		}
+		for _, ns := range []string{"a", "n0", "n1", "z"} {
+			want := slices.DeleteFunc(slices.Clone(fresh.Kind("", "Service")), func(o *objects.Object) bool { return o.Value.GetNamespace() != ns })
+			if !slices.Equal(set.Namespace("", "Service", ns), want) {
+				t.Fatalf("round %d: of namespace %s %v", round, ns, names(set.Namespace("", "Service", ns)))
+			}
+		}
 		if set.Len() != len(there) {
 			t.Fatalf("round %d: %d objects, want %d", round, set.Len(), len(there))
 		}

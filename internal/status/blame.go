@@ -16,16 +16,17 @@ import (
 // index is a view by object, made once for all of them.
 type index struct {
 	*View
-	byObject map[finding.Object][]finding.Finding
+	// besides are the findings that the report lacks.
+	besides map[finding.Object][]finding.Finding
 	// rejected are the proxies' words about an object, shared what it suffers from words about others.
 	rejected map[model.Ref][]string
 	shared   map[model.Ref]string
 }
 
 func (v *View) index() *index {
-	x := &index{View: v, byObject: map[finding.Object][]finding.Finding{}, rejected: map[model.Ref][]string{}, shared: map[model.Ref]string{}}
+	x := &index{View: v, besides: map[finding.Object][]finding.Finding{}, rejected: map[model.Ref][]string{}, shared: map[model.Ref]string{}}
 	for _, f := range v.Findings {
-		x.byObject[f.Object] = append(x.byObject[f.Object], f)
+		x.besides[f.Object] = append(x.besides[f.Object], f)
 	}
 	// Many proxies say the same of the same resource.
 	type saying struct {

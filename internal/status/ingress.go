@@ -24,7 +24,7 @@ func (w *Writer) ingressStatus(view *index, o *objects.Object, in *networkingv1.
 		return none, len(has) > 0 && slices.ContainsFunc(in.ManagedFields, func(e metav1.ManagedFieldsEntry) bool { return e.Manager == w.cfg.Manager && e.Subresource == "status" })
 	}
 	addresses := slices.Clone(view.Addresses)
-	if slices.ContainsFunc(view.byObject[o.Ref()], func(f finding.Finding) bool { return f.Code == finding.UnusableSecret }) {
+	if slices.ContainsFunc(view.findings(o), func(f finding.Finding) bool { return f.Code == finding.UnusableSecret }) {
 		for i := range addresses {
 			addresses[i].Ports = []networkingv1.IngressPortStatus{{Port: 443, Protocol: corev1.ProtocolTCP, Error: new(unusableSecret)}}
 		}

@@ -25,7 +25,9 @@ import (
 
 // View is everything that statuses are made of.
 type View struct {
-	Set      *objects.Set
+	Set *objects.Set
+	// Report has the findings about the objects, Findings those besides.
+	Report   finding.Report
 	Findings []finding.Finding
 	// InForce are the objects that the mesh in use was made from.
 	InForce map[model.Ref]bool
@@ -141,7 +143,7 @@ func wasProgrammed(s v1alpha2.Status, generation int64) bool {
 
 // findings about o, gravest first.
 func (x *index) findings(o *objects.Object) []finding.Finding {
-	own := slices.Clone(x.byObject[o.Ref()])
+	own := slices.Concat(x.Report.Of(o.Ref()), x.besides[o.Ref()])
 	slices.SortStableFunc(own, func(a, b finding.Finding) int { return cmp.Compare(b.Severity, a.Severity) })
 	return own
 }
