@@ -89,7 +89,7 @@ func claimed(o *objects.Object) []string {
 
 // reselect takes note of the pods that a service leads to now and that it led to before.
 func (k *Keeper) reselect(c change[*service]) {
-	if c.was != nil && c.is != nil && c.was.Service.Hostname == c.is.Service.Hostname && maps.Equal(c.was.selector, c.is.selector) && slices.Equal(c.was.targets, c.is.targets) {
+	if c.was != nil && c.is != nil && c.was.Hostname == c.is.Hostname && maps.Equal(c.was.selector, c.is.selector) && slices.Equal(c.was.targets, c.is.targets) {
 		if len(c.is.selector) > 0 {
 			l := firstLabel(c.is.Namespace, c.is.selector)
 			k.selecting[l][slices.Index(k.selecting[l], c.was)] = c.is
