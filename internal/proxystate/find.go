@@ -56,7 +56,7 @@ func Find(ctx context.Context, client *kube.Client, name, namespace string) (*co
 	if len(pods) == 0 {
 		return nil, absent("%s has no pods", name)
 	}
-	return nil, absent("pod %s/%s has no proxy: its template went through no kube-inject (meshctl describe pod %s -n %s)", pods[0].Namespace, pods[0].Name, pods[0].Name, pods[0].Namespace)
+	return nil, absent("pod %s/%s has no proxy: its template went through no kube-inject (meshctl kube-inject -f FILE | kubectl apply -f -)", pods[0].Namespace, pods[0].Name)
 }
 
 // HasProxy says whether the pod is a gateway, or has a container for the proxy: among the main ones or those that stay beside them.
